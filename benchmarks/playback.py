@@ -71,12 +71,10 @@ def serve(answers: str, arguments: Sequence[str]) -> int:
     """Run `pensieve` with these arguments, in this process."""
     from pensieve.cli.app import run as run_command
     from pensieve.engine.client.launch import open_worker
-    from pensieve.server import run
+    from pensieve.server import engines
 
     program = ("-m", "benchmarks.playback", "worker", answers)
-    run.running_engine = partial(
-        run.running_engine, open_worker=partial(open_worker, program=program)
-    )
+    engines.open_worker = partial(open_worker, program=program)
     return run_command(arguments)
 
 

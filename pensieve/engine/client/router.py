@@ -61,6 +61,13 @@ class Replica:
     table: PrefixTable = field(default_factory=PrefixTable)
     open: set[Work] = field(default_factory=set[Work])
     is_drained: bool = False  # takes no new requests while another one does
+    _restarts: int = 0  # of its worker, when the table was last used
+
+    def match(self, hashes: Sequence[bytes]) -> int:
+        """Return how many first tokens its worker has; of what a dead one had, none."""
+        if (restarts := self.engine.health.restarts) != self._restarts:
+            self.table, self._restarts = PrefixTable(), restarts
+        return self.table.match(hashes)
 
     @property
     def rank(self) -> int:
@@ -96,7 +103,7 @@ class Router:
         """Run one generation on the engine chosen for it. See `Engine.generate`."""
         hashes = block_hashes(generation.prompt_tokens)
         replica = self.choose(generation, hashes)
-        work = Work(len(generation.prompt_tokens) - replica.table.match(hashes))
+        work = Work(len(generation.prompt_tokens) - replica.match(hashes))
         replica.open.add(work)
         replica.table.add(hashes)
         try:
@@ -121,7 +128,7 @@ class Router:
         """Return the engine that is to answer."""
         rank = min(each.rank for each in self.replicas)
         usable = [each for each in self.replicas if each.rank == rank]
-        matches = {each.name: each.table.match(hashes) for each in usable}
+        matches = {each.name: each.match(hashes) for each in usable}
         if generation.shares_prompt:
             # The others of its set process the prompt once, where the first one is.
             longest = max(usable, key=lambda each: matches[each.name])

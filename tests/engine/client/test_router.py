@@ -45,11 +45,17 @@ class CachingEngine:
     expected: int = 0
     gate: anyio.Event | None = None
     number: int = 0
+    deaths: int = 0
     reloads: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def health(self) -> EngineHealth:
-        return EngineHealth(self.state, in_flight=self.open, context_tokens=1000)
+        return EngineHealth(
+            self.state,
+            in_flight=self.open,
+            context_tokens=1000,
+            restarts_by_cause={"decode": self.deaths},
+        )
 
     @contextmanager
     def expect(self) -> Generator[None]:
@@ -62,6 +68,7 @@ class CachingEngine:
 
     def die(self) -> None:
         self.state, self.prompts = "loading", set()
+        self.deaths += 1
 
     @asynccontextmanager
     async def generate(self, generation: Generation) -> AsyncGenerator[AsyncIterator[EngineEvent]]:
@@ -207,6 +214,18 @@ async def test_engine_that_is_not_ready_gets_nothing_while_another_is(state: Eng
         await run(router, (number + 1,) * 100)
     assert (away.answered, ready.answered) == (0, 20)
     assert router.health.state == "ready"
+
+
+async def test_conversation_does_not_return_to_an_engine_that_lost_it() -> None:
+    engines = [CachingEngine(), CachingEngine()]
+    router = router_of(*engines)
+    await run(router, SYSTEM)
+    home, other = sorted(engines, key=lambda engine: -engine.answered)
+    home.die()
+    await run(router, SYSTEM)
+    home.state = "ready"
+    assert await run(router, SYSTEM) > 0
+    assert (home.answered, other.answered) == (1, 2)
 
 
 async def test_drained_engine_gets_nothing_unless_it_is_the_only_one() -> None:
