@@ -6,7 +6,7 @@ import anthropic
 
 from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
 
-SYSTEM = "You are the keeper of a lighthouse on a cliff, and you answer every ship in rhymes. " * 40
+SYSTEM = "You are the keeper of a lighthouse on a cliff, and you answer every ship in rhymes. " * 20
 
 
 def ask(own: Installation, question: str) -> anthropic.types.Message:
@@ -36,5 +36,5 @@ def test_first_request_after_a_restart_finds_its_system_prompt_in_memory(
     again = ask(own, "Where does the fog come from?")
     own.pensieve("stop", "--force")
     assert cold.usage.cache_read_input_tokens == 0
-    assert (warm.usage.cache_read_input_tokens or 0) > 500
+    assert (warm.usage.cache_read_input_tokens or 0) > 250
     assert warm.content == again.content
