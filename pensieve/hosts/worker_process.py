@@ -1,7 +1,7 @@
 """The engine worker on another machine than the front end's: frames over two pipes of ssh.
 
-It ends when the connection does, also while it is stuck in a long step or in loading: a thread
-watches for that. Run as `python -m pensieve.hosts.worker_process IN OUT LOAD`.
+It ends when the connection does, also while it is stuck in a long step or in loading: the thread
+that reads the connection notices. Run as `python -m pensieve.hosts.worker_process IN OUT LOAD`.
 """
 
 import json
@@ -28,20 +28,45 @@ SILENCE_S = 60.0
 # For a worker whose connection broke to end by itself, with its prefixes on disk.
 GRACE_S = 15.0
 GONE = 71
+_RECEIVE_BYTES = 1 << 20
 
 
 class Pipes:
-    """Two descriptors with the methods of a socket that the worker needs."""
+    """Two descriptors with the methods of a socket that the worker needs.
 
-    def __init__(self, into: int, out: int) -> None:
+    A thread reads all the time, since only reading shows on every system that the other end is
+    closed: macOS's poll(2) does not report a hangup alone (Apple's radar 37537852).
+    """
+
+    def __init__(
+        self,
+        into: int,
+        out: int,
+        on_end: Callable[[], object],  # called in the thread, once the end can be received
+        silence_s: float = SILENCE_S,  # that counts as the end
+    ) -> None:
         self._into = into
         self._out = out
+        self._on_end = on_end
+        self._silence_s = silence_s
+        self._changed = threading.Condition()
+        self._received = bytearray()
+        self._has_ended = False
+        # Readable while there is something to receive, or the end.
+        self._wakeup, self._ring = os.pipe()
+        threading.Thread(target=self._read, daemon=True).start()
 
     def fileno(self) -> int:
-        return self._into
+        return self._wakeup
 
     def recv(self, max_bytes: int, /) -> bytes:
-        return os.read(self._into, max_bytes)
+        with self._changed:
+            self._changed.wait_for(lambda: self._received or self._has_ended)
+            content = bytes(self._received[:max_bytes])
+            del self._received[:max_bytes]
+            if not self._received and not self._has_ended:
+                os.read(self._wakeup, 1)
+        return content
 
     def sendall(self, data: bytes, /) -> None:
         rest = memoryview(data)
@@ -52,16 +77,32 @@ class Pipes:
         for descriptor in (self._into, self._out):
             os.set_inheritable(descriptor, inheritable)
 
+    def _read(self) -> None:
+        while content := self._next_bytes():
+            with self._changed:
+                if not self._received:
+                    os.write(self._ring, b"!")
+                self._received += content
+                self._changed.notify()
+        with self._changed:
+            self._has_ended = True
+            os.write(self._ring, b"!")
+            self._changed.notify()
+        self._on_end()
 
-def end_with_connection(
-    descriptor: int, end: Callable[[int], object] = os._exit, grace_s: float = GRACE_S
-) -> None:
-    """Wait until the other end of a pipe is closed, then `grace_s`, then end the process."""
-    hangup = select.poll()
-    hangup.register(descriptor, 0)  # only errors and hangups
-    hangup.poll()
-    sleep(grace_s)
-    end(GONE)
+    def _next_bytes(self) -> bytes:
+        """Wait for the next bytes; empty: the front end is gone."""
+        readable, _, _ = select.select([self._into], [], [], self._silence_s)
+        try:
+            return os.read(self._into, _RECEIVE_BYTES) if readable else b""
+        except OSError:
+            return b""
+
+
+def end_after_grace() -> None:
+    """End the process, unless it ends by itself before."""
+    sleep(GRACE_S)
+    os._exit(GONE)
 
 
 def localized(load: Load, changes: dict[str, Any]) -> Load:
@@ -74,8 +115,8 @@ def main(into: int, out: int, changes: dict[str, Any]) -> None:
     settings = settings_module.resolve()
     logs.set_up(is_debug=settings.is_debug, is_json=False)
     SleepBlocker(awake_command(is_enabled=settings.keep_awake)).hold()
-    threading.Thread(target=end_with_connection, args=(into,), daemon=True).start()
-    run(FrontEnd(Pipes(into, out), SILENCE_S), lambda load: localized(load, changes))
+    connection = Pipes(into, out, end_after_grace)
+    run(FrontEnd(connection), lambda load: localized(load, changes))
 
 
 if __name__ == "__main__":
