@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from pensieve.engine.client.launch import end_worker
 from pensieve.errors import HostError
-from pensieve.hosts.greeting import Answer, Question
+from pensieve.hosts.greeting import TIMEOUT_S, Answer, Question
 from pensieve.hosts.problems import failure_of, problem_of
 from pensieve.hosts.ssh import SshFailedError, connect
 
@@ -70,12 +70,14 @@ class HostReport:
             raise HostError(self.problem, hint=f"Fix it:\n  {self.fix}")
 
 
-def examine(hosts: Sequence[str], ssh: Sequence[str], question: Question) -> list[HostReport]:
+def examine(
+    hosts: Sequence[str], ssh: Sequence[str], question: Question, timeout_s: float = TIMEOUT_S
+) -> list[HostReport]:
     """Examine all hosts at once. Raises OSError if ssh is not installed."""
     reports: dict[str, HostReport] = {}
 
     async def examine_one(host: str) -> None:
-        reports[host] = await _examine(host, ssh, question)
+        reports[host] = await _examine(host, ssh, question, timeout_s)
 
     async def examine_all() -> None:
         async with anyio.create_task_group() as tasks:
@@ -89,9 +91,11 @@ def examine(hosts: Sequence[str], ssh: Sequence[str], question: Question) -> lis
     return [reports[host] for host in hosts]
 
 
-async def _examine(host: str, ssh: Sequence[str], question: Question) -> HostReport:
+async def _examine(
+    host: str, ssh: Sequence[str], question: Question, timeout_s: float
+) -> HostReport:
     try:
-        process, connection, answer = await connect(ssh, host, question)
+        process, connection, answer = await connect(ssh, host, question, timeout_s)
     except SshFailedError as failure:
         return HostReport(host, None, *failure_of(host, failure))
     with connection:

@@ -19,14 +19,18 @@ Problem = Literal["version", "device", "model", "files", "memory"]
 
 # A shell's profile may print lines before it.
 MARKER = b"pensieve-remote-worker "
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 18
 # Of text before the marker.
-MAX_NOISE_BYTES = 1 << 20
+MAX_NOISE_BYTES = 1 << 16
 TIMEOUT_S = 30.0
 
 
 class NoAnswerError(Exception):
-    """The other machine closed the connection, was silent for too long, or answered nonsense."""
+    """The other machine closed the connection or answered nonsense."""
+
+
+class LateAnswerError(NoAnswerError):
+    """The answer did not come in time; ssh may still run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ def ask(connection: socket.socket, question: Question, timeout_s: float = TIMEOU
         connection.settimeout(timeout_s)
         connection.sendall(_line(asdict(question)))
         return _ANSWERS.validate_json(_marked_line(connection, until_s), strict=True)
+    except TimeoutError as error:
+        raise LateAnswerError("no answer in time") from error
     except (OSError, ValueError) as error:
         raise NoAnswerError(str(error)) from error
     finally:
@@ -72,7 +78,7 @@ def _marked_line(connection: socket.socket, until_s: float) -> bytes:
     read = 0
     while True:
         if (left_s := until_s - time.monotonic()) <= 0:
-            raise NoAnswerError("no answer in time")
+            raise TimeoutError
         connection.settimeout(left_s)
         byte = connection.recv(1)
         if not byte:

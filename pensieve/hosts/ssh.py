@@ -17,13 +17,23 @@ import anyio
 import anyio.to_thread
 from anyio.abc import Process
 
-from pensieve.hosts.greeting import Answer, NoAnswerError, Question, ask
+from pensieve.engine.client.launch import end_worker
+from pensieve.hosts.greeting import (
+    TIMEOUT_S,
+    Answer,
+    LateAnswerError,
+    NoAnswerError,
+    Question,
+    ask,
+)
 
 _log = logging.getLogger("pensieve.hosts")
 
 OPTIONS = (
     *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"),
     *("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"),
+    # What ~/.ssh/config forwards would listen here or there, or lend the other machine our keys.
+    *("-a", "-x", "-o", "ClearAllForwardings=yes"),
 )
 # ssh runs it without a login shell, whose profile would add these folders. The shell stays, so that
 # a killed worker has an exit code of its own; ssh's would be that of a lost connection.
@@ -32,6 +42,7 @@ _PATH = 'PATH="$PATH:/opt/homebrew/bin:/usr/local/bin:$HOME/.local/bin"; export 
 _SHELL = "/bin/sh -c"
 # Of what ssh and the other machine print.
 LOG_LINES = 50
+MAX_LINE_CHARS = 2000
 EXIT_S = 5.0
 
 
@@ -68,14 +79,14 @@ class Printed:
 
     def _read(self) -> None:
         with os.fdopen(self._descriptor, errors="replace") as stream:
-            for line in stream:
+            for line in iter(lambda: stream.readline(MAX_LINE_CHARS), ""):
                 if text := line.rstrip():
                     self._lines.append(text)
                     self._on_line(text)
 
 
 async def connect(
-    ssh: Sequence[str], host: str, question: Question
+    ssh: Sequence[str], host: str, question: Question, timeout_s: float = TIMEOUT_S
 ) -> tuple[Process, socket.socket, Answer]:
     """Start the remote worker; return ssh's process, the connection, and the answer.
 
@@ -97,9 +108,11 @@ async def connect(
             os.close(writing)
         theirs.close()
         try:
-            answer = await anyio.to_thread.run_sync(ask, ours, question, abandon_on_cancel=True)
+            answer = await anyio.to_thread.run_sync(
+                ask, ours, question, timeout_s, abandon_on_cancel=True
+            )
         except NoAnswerError as error:
-            raise await _failure(process, printed, str(error)) from error
+            raise await _failure(process, printed, error) from error
         except anyio.get_cancelled_exc_class():
             process.kill()
             raise
@@ -107,11 +120,10 @@ async def connect(
     return process, ours, answer
 
 
-async def _failure(process: Process, printed: Printed, reason: str) -> SshFailedError:
-    with anyio.move_on_after(EXIT_S):
-        await process.wait()
+async def _failure(process: Process, printed: Printed, error: NoAnswerError) -> SshFailedError:
+    if not isinstance(error, LateAnswerError):
+        with anyio.move_on_after(EXIT_S):
+            await process.wait()
     code = process.returncode
-    if code is None:
-        process.kill()
-    await process.aclose()
-    return SshFailedError(code, await anyio.to_thread.run_sync(printed.lines), reason)
+    await end_worker(process)
+    return SshFailedError(code, await anyio.to_thread.run_sync(printed.lines), str(error))

@@ -10,18 +10,18 @@ from pensieve.errors import HostError
 from pensieve.hosts.check import HostReport, examine
 from pensieve.hosts.greeting import Answer, Question, answer_line
 from pensieve.hosts.model_identity import difference, identity_of
-from pensieve.hosts.ssh import OPTIONS, command_line
+from pensieve.hosts.ssh import MAX_LINE_CHARS, OPTIONS, command_line
 
 QUESTION = Question(__version__, "check", "phi-3-mini", {"config.json": "ab"})
 USABLE = Answer(__version__, "macOS", "Apple M3 Ultra", 96 << 30, "gpu", 61_000)
 
 
-def examined(folder: Path, shell: str) -> HostReport:
+def examined(folder: Path, shell: str, timeout_s: float = 30.0) -> HostReport:
     """Examine a machine with this script in the place of ssh."""
     ssh = folder / "ssh"
     ssh.write_text(f"#!/bin/sh\n{shell}\n")
     ssh.chmod(0o755)
-    (report,) = examine(["studio.local"], [str(ssh)], QUESTION)
+    (report,) = examine(["studio.local"], [str(ssh)], QUESTION, timeout_s)
     return report
 
 
@@ -121,6 +121,17 @@ def test_each_problem_has_its_words_and_its_fix(
     assert fix in report.fix
     with pytest.raises(HostError, match="studio"):
         report.require()
+
+
+def test_ssh_that_hangs_is_ended_and_named(tmp_path: Path) -> None:
+    report = examined(tmp_path, "echo Welcome; exec sleep 600", timeout_s=0.2)
+    assert report.line == "studio.local did not answer in time."
+    assert report.fix == "ssh studio.local pensieve version"
+
+
+def test_what_ssh_prints_without_an_end_is_cut(tmp_path: Path) -> None:
+    shell = "head -c 100000 /dev/zero | tr '\\0' x >&2; exit 255"
+    assert len(examined(tmp_path, shell).line) < 2 * MAX_LINE_CHARS
 
 
 def test_missing_ssh_is_an_error_of_the_system(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pensieve.hosts.greeting import (
     MARKER,
+    MAX_LINE_BYTES,
     MAX_NOISE_BYTES,
     Answer,
     NoAnswerError,
@@ -70,7 +71,7 @@ def test_answer_of_a_newer_version_is_understood() -> None:
         MARKER + b'{"version": 3}\n',
         MARKER + b'{"version": "1.0", "memory_bytes": "many"}\n',
         MARKER + b'{"version": "1.0", "problem": "hungry"}\n',
-        b"x" * (MAX_NOISE_BYTES * 3),
+        b"x" * (MAX_NOISE_BYTES + MAX_LINE_BYTES + 1),
     ],
 )
 def test_anything_else_is_no_answer(sent: bytes) -> None:
