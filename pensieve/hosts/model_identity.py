@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from pensieve.models.folder.snapshot import ModelFolder
+
 # Read whole; of weights, the size is compared.
 _SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def name_of(model: ModelFolder) -> str:
+    """Return what another machine finds the model by; a folder of a person has the same path
+    there.
+    """
+    return model.repo if model.repo.startswith("/") else model.name
 
 
 def identity_of(folder: Path) -> dict[str, str]:

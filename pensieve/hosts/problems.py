@@ -24,12 +24,12 @@ def problem_of(host: str, question: Question, answer: Answer) -> tuple[str, str]
             detail = f" {answer.detail}" if answer.detail else ""
             return (
                 f"{question.model} is not on {host}.{detail}",
-                f"pensieve pull {shlex.quote(question.model)} --hosts {host}",
+                _fetch(question.model, host),
             )
         case "files":
             return (
                 f"{question.model} on {host} is not the one here: {answer.detail}.",
-                f"pensieve pull {shlex.quote(question.model)} --hosts {host}",
+                _fetch(question.model, host),
             )
         case "memory":
             return (
@@ -38,6 +38,14 @@ def problem_of(host: str, question: Question, answer: Answer) -> tuple[str, str]
             )
         case _:
             assert_never(answer.problem)
+
+
+def _fetch(model: str, host: str) -> str:
+    """Return the command that brings the model to the other machine."""
+    if model.startswith("/"):
+        folder = shlex.quote(f"{model}/")
+        return f"rsync -a {folder} {host}:{folder}"
+    return f"pensieve pull {shlex.quote(model)} --hosts {host}"
 
 
 def failure_of(host: str, failure: SshFailedError) -> tuple[str, str]:

@@ -7,12 +7,13 @@ error, which ssh brings to the server's log.
 import json
 import os
 import select
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
 from pensieve import __version__
-from pensieve.engine.client.launch import resource_limits_of, worker_variables
+from pensieve.engine.client.launch import GB, resource_limits_of, worker_variables
 from pensieve.errors import ModelError, PensieveError
 from pensieve.hosts.greeting import (
     MAX_LINE_BYTES,
@@ -24,8 +25,9 @@ from pensieve.hosts.greeting import (
 from pensieve.hosts.model_identity import difference, identity_of
 from pensieve.isolation import python
 from pensieve.machine import Machine, choose_device, inspect
-from pensieve.models.catalog.expected_model import context_on_mac
+from pensieve.models.catalog.expected_model import fit_on_mac
 from pensieve.models.catalog.find import find
+from pensieve.models.catalog.memory_fit import memory_limit_here
 from pensieve.models.folder.snapshot import folder_of, is_present
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Device, Settings, child_environment
@@ -55,9 +57,13 @@ def remote_worker() -> int:
     return _echo(into, out)
 
 
-def examine(question: Question, machine: Machine | None = None) -> tuple[Answer, dict[str, object]]:
+def examine(
+    question: Question,
+    inspect: Callable[[], Machine] = inspect,
+    resolve: Callable[[], Settings] = settings_module.resolve,
+) -> tuple[Answer, dict[str, object]]:
     """Return the answer, and what replaces parts of the `Load` frame: this machine's folders."""
-    machine = machine or inspect()
+    machine = inspect()
     facts = Answer(
         __version__,
         system=machine.describe(),
@@ -67,18 +73,18 @@ def examine(question: Question, machine: Machine | None = None) -> tuple[Answer,
     if question.version != __version__:
         return replace(facts, problem="version", detail=__version__), {}
     try:
-        settings = settings_module.resolve()
+        settings = resolve()
         device = choose_device(settings.device, machine)
     except PensieveError as error:
         return replace(facts, problem="device", detail=error.message), {}
     facts = replace(facts, device=device)
     if not question.model:
         return facts, {}
-    return _with_model(question, facts, settings, device)
+    return _with_model(question, facts, settings, machine)
 
 
 def _with_model(
-    question: Question, facts: Answer, settings: Settings, device: Device
+    question: Question, facts: Answer, settings: Settings, machine: Machine
 ) -> tuple[Answer, dict[str, object]]:
     try:
         source = find(question.model)
@@ -89,12 +95,16 @@ def _with_model(
     folder = folder_of(source, settings.paths.models)
     if differing := difference(question.files, identity_of(folder)):
         return replace(facts, problem="files", detail=differing), {}
-    tokens = context_on_mac(folder, settings)
-    facts = replace(facts, context_tokens=tokens)
-    return facts, _load_changes(folder, settings, device)
+    fit = fit_on_mac(folder, settings, machine)
+    if fit and not fit.context_tokens:
+        needed, limit = fit.needs_bytes, memory_limit_here(machine, settings).limit_bytes
+        detail = f"it needs {needed / GB:.1f} GB, and the limit there is {limit / GB:.1f} GB."
+        return replace(facts, problem="memory", detail=detail), {}
+    facts = replace(facts, context_tokens=fit and fit.context_tokens)
+    return facts, _load_changes(folder, settings, facts.device)
 
 
-def _load_changes(folder: Path, settings: Settings, device: Device) -> dict[str, object]:
+def _load_changes(folder: Path, settings: Settings, device: str) -> dict[str, object]:
     return {
         "model_folder": str(folder),
         "prefix_folder": str(settings.paths.prefixes),

@@ -66,9 +66,10 @@ def whole_limits(settings: Settings) -> ResourceLimits:
 
 
 def _opener(host: str, settings: Settings, model: ModelFolder) -> OpenWorker:
+    from pensieve.hosts.model_identity import name_of
     from pensieve.hosts.opening import opener
 
-    return opener(shlex.split(settings.ssh_command), host, model.name)
+    return opener(shlex.split(settings.ssh_command), host, name_of(model))
 
 
 def _existing(folder: Path) -> Path:

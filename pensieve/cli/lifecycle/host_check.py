@@ -8,7 +8,7 @@ from pensieve import __version__
 from pensieve.errors import ProgramMissingError
 from pensieve.hosts.check import HostReport, examine
 from pensieve.hosts.greeting import Question
-from pensieve.hosts.model_identity import identity_of
+from pensieve.hosts.model_identity import identity_of, name_of
 from pensieve.settings.resolve import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def examined(hosts: Sequence[str], settings: Settings, model: "ModelFolder") -> list[HostReport]:
     """Raises `ProgramMissingError` if there is no ssh."""
-    question = Question(__version__, "check", model.name, identity_of(model.folder))
+    question = Question(__version__, "check", name_of(model), identity_of(model.folder))
     ssh = shlex.split(settings.ssh_command)
     try:
         return examine(hosts, ssh, question)

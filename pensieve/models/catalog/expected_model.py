@@ -11,7 +11,7 @@ from pensieve.errors import ModelError, ModelUnavailableError
 from pensieve.machine import Machine, inspect
 from pensieve.models.catalog.cards import card_of
 from pensieve.models.catalog.find import find
-from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_here
+from pensieve.models.catalog.memory_fit import FitEstimate, estimate_fit, memory_limit_here
 from pensieve.models.catalog.sources import ModelSource
 from pensieve.models.folder.config_shape import ModelShape, shape_of
 from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
@@ -36,14 +36,18 @@ def context_on_mac(
     """Return the context in tokens that the model in `folder` gets on this Mac's GPU; None if
     only the engine can determine it.
     """
-    machine = inspect()
+    fit = fit_on_mac(folder, settings, inspect())
+    return (fit and fit.context_tokens) or None
+
+
+def fit_on_mac(folder: Path, settings: Settings, machine: Machine) -> FitEstimate | None:
+    """Return how the model in `folder` fits this Mac's GPU; None if only the engine can determine
+    it.
+    """
     if machine.kind != "apple_silicon" or settings.device == "cpu":
         return None
     with suppress(ModelError):
-        return (
-            estimate_fit(shape_of(folder), memory_limit_here(machine, settings)).context_tokens
-            or None
-        )
+        return estimate_fit(shape_of(folder), memory_limit_here(machine, settings))
     return None
 
 

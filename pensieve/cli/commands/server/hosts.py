@@ -7,6 +7,7 @@ from pensieve.cli.lifecycle.host_check import examined
 from pensieve.cli.ui import output
 from pensieve.errors import UsageError
 from pensieve.models.catalog.find import find
+from pensieve.models.catalog.sources import LocalModel
 from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import LOCAL, Settings
@@ -40,6 +41,8 @@ def hosts(what: Literal["check"] = "check", /, *names: str, json: bool = False) 
     if not machines:
         raise UsageError("Which machine?", hint="For example:\n  pensieve hosts check studio.local")
     model = _model(settings)
+    if not model.name:
+        output.note(f"{settings.model} is not on this machine, so it is not looked for there.")
     reports = examined(machines, settings, model)
     if json:
         output.data(
@@ -54,8 +57,10 @@ def hosts(what: Literal["check"] = "check", /, *names: str, json: bool = False) 
 
 
 def _model(settings: Settings) -> ModelFolder:
-    """Return the settings' model; it need not be here."""
+    """Return the settings' model; without a name if it is not here, and cannot be compared."""
     source = find(settings.model)
     folder = folder_of(source, settings.paths.models)
-    name = source.name if is_present(source, settings.paths.models) else ""
-    return ModelFolder(name, source.name, folder)
+    if not is_present(source, settings.paths.models):
+        return ModelFolder("", "", folder)
+    repo = str(folder) if isinstance(source, LocalModel) else source.repo
+    return ModelFolder(source.name, repo, folder)
