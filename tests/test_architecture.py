@@ -85,8 +85,7 @@ MAY_IMPORT = {
         *("engine.generation", "engine.protocol", "engine.worker", "logs", "settings"),
         "sleep_blocker",
     },
-    "server.keys": {"credentials", "server.activity", "worker_threads", "errors"},
-    "doctor": {"models", "machine", "daemon"} | BASE,
+    "doctor": {"credentials", "server.activity", "worker_threads", "errors", "doctor", "models", "machine", "daemon", "hosts"} | BASE,
     "bench": {"daemon", "engine.generation", "machine"} | BASE,
     "cli": {
         *("api", "server", "models", "machine", "daemon", "doctor", "bench", "hosts"),

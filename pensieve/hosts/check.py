@@ -1,5 +1,6 @@
-"""Examines other machines for `pensieve hosts check` and `start`: one report for each."""
+"""Examines other machines for `hosts check`, `start` and `doctor`: one report for each."""
 
+import shlex
 import socket
 import time
 from collections.abc import Sequence
@@ -10,11 +11,17 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from pensieve import __version__
 from pensieve.engine.client.launch import end_worker
-from pensieve.errors import HostError
+from pensieve.errors import HostError, ProgramMissingError
 from pensieve.hosts.greeting import TIMEOUT_S, Answer, Question
+from pensieve.hosts.model_identity import identity_of, name_of
 from pensieve.hosts.problems import failure_of, problem_of
 from pensieve.hosts.ssh import SshFailedError, connect
+from pensieve.models.catalog.find import find
+from pensieve.models.catalog.sources import LocalModel
+from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
+from pensieve.settings.resolve import Settings
 
 GIB = 1024**3
 ECHOES = 5
@@ -89,6 +96,32 @@ def examine(
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     return [reports[host] for host in hosts]
+
+
+def examined(hosts: Sequence[str], settings: Settings, model: ModelFolder) -> list[HostReport]:
+    """Examine hosts by the settings' ssh. Raises `ProgramMissingError` if there is none.
+
+    model: without a name if it is not on this machine.
+    """
+    question = Question(__version__, "check", name_of(model), identity_of(model.folder))
+    ssh = shlex.split(settings.ssh_command)
+    try:
+        return examine(hosts, ssh, question)
+    except OSError as error:
+        raise ProgramMissingError(
+            f"{ssh[0]} does not start: {error.strerror}.",
+            hint="Choose another one:\n  pensieve config set ssh_command COMMAND",
+        ) from error
+
+
+def model_of(settings: Settings) -> ModelFolder:
+    """Return the settings' model, without a name if it is not here. Raises `ModelError`."""
+    source = find(settings.model)
+    folder = folder_of(source, settings.paths.models)
+    if not is_present(source, settings.paths.models):
+        return ModelFolder("", "", folder)
+    repo = str(folder) if isinstance(source, LocalModel) else source.repo
+    return ModelFolder(source.name, repo, folder)
 
 
 async def _examine(

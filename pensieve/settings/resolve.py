@@ -90,6 +90,11 @@ class Settings:
         return tuple(entry for part in self.hosts.split(",") if (entry := part.strip()))
 
     @property
+    def other_hosts(self) -> tuple[str, ...]:
+        """The hosts that are reached by ssh."""
+        return tuple(host for host in self.remote_hosts if host != LOCAL)
+
+    @property
     def sampling(self) -> dict[str, float]:
         """The set ones of `SAMPLING_KEYS`."""
         values = {name: getattr(self, name) for name in SAMPLING_KEYS}

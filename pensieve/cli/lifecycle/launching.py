@@ -121,10 +121,9 @@ def device_of(settings: Settings, dependencies: Dependencies) -> Device:
 
 def _check_hosts(settings: Settings, folder: "ModelFolder") -> None:
     """Print what each machine is. Raises `HostError` if the model cannot run on one."""
-    from pensieve.cli.lifecycle.host_check import examined
+    from pensieve.hosts.check import examined
 
-    others = [host for host in settings.remote_hosts if host != LOCAL]
-    for found in examined(others, settings, folder):
+    for found in examined(settings.other_hosts, settings, folder):
         found.require()
         output.note(found.line)
 

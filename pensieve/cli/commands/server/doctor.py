@@ -12,7 +12,15 @@ from cyclopts import Parameter
 from pensieve import __version__
 from pensieve.cli.ui import output
 from pensieve.doctor import bundle as bundling
-from pensieve.doctor.checks import agents, clients, hardware, python, serving, storage
+from pensieve.doctor.checks import (
+    agents,
+    clients,
+    hardware,
+    hosts,
+    python,
+    serving,
+    storage,
+)
 from pensieve.doctor.context import DoctorContext, collect
 from pensieve.doctor.finding import Finding, is_healthy, ok
 
@@ -73,6 +81,7 @@ def run_checks(context: DoctorContext, *, is_thorough: bool) -> Iterator[Finding
     yield from hardware.check(context)
     yield from storage.check(context, is_thorough=is_thorough)
     yield from serving.check(context)
+    yield from hosts.check(context)
     yield from clients.check(context)
     yield from agents.check(context)
 

@@ -1,0 +1,41 @@
+"""Check the other machines that are to run the model, by ssh. Yields nothing without any."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from pensieve.doctor.context import DoctorContext
+from pensieve.doctor.finding import Finding, ok, red
+from pensieve.errors import ModelError, PensieveError
+from pensieve.hosts.check import HostReport, examined, model_of
+from pensieve.models.folder.snapshot import ModelFolder
+from pensieve.settings.resolve import Settings
+
+Examine = Callable[[Sequence[str], Settings, ModelFolder], list[HostReport]]
+
+
+def check(context: DoctorContext, examine: Examine = examined) -> Iterator[Finding]:
+    settings = _of_server(context)
+    if not settings.other_hosts:
+        return
+    try:
+        reports = examine(settings.other_hosts, settings, _model(settings))
+    except PensieveError as error:
+        yield red("hosts", error.message, "pensieve config set ssh_command ssh")
+        return
+    for report in reports:
+        yield red("hosts", report.line, report.fix) if report.problem else ok("hosts", report.line)
+
+
+def _of_server(context: DoctorContext) -> Settings:
+    """Return the settings with the hosts and the model of a running server."""
+    hosts = context.settings.hosts
+    if context.record:
+        hosts = str(context.record.flags.get("hosts", hosts))
+    return replace(context.settings, hosts=hosts, model=context.model)
+
+
+def _model(settings: Settings) -> ModelFolder:
+    try:
+        return model_of(settings)
+    except ModelError:  # another finding's
+        return ModelFolder("", "", settings.paths.models / "none")
