@@ -20,10 +20,14 @@ def check(context: DoctorContext, examine: Examine = examined) -> Iterator[Findi
     try:
         reports = examine(settings.other_hosts, settings, _model(settings))
     except PensieveError as error:
-        yield red("hosts", error.message, "pensieve config set ssh_command ssh")
+        yield red("machines", error.message, "pensieve config set ssh_command ssh")
         return
     for report in reports:
-        yield red("hosts", report.line, report.fix) if report.problem else ok("hosts", report.line)
+        yield (
+            red("machines", report.line, report.fix)
+            if report.problem
+            else ok("machines", report.line)
+        )
 
 
 def _of_server(context: DoctorContext) -> Settings:

@@ -41,8 +41,8 @@ def test_nothing_is_found_where_the_model_runs_here(tmp_path: Path) -> None:
 def test_each_machine_is_found_with_its_fix(tmp_path: Path) -> None:
     context = healthy_context(tmp_path, hosts="localhost,studio,mini", replicas=True)
     assert examined(context) == [
-        ok("hosts", f"studio: pensieve {__version__}, Apple M3 Ultra"),
-        red("hosts", "mini is not reached.", "ssh mini true"),
+        ok("machines", f"studio: pensieve {__version__}, Apple M3 Ultra"),
+        red("machines", "mini is not reached.", "ssh mini true"),
     ]
 
 
@@ -59,4 +59,4 @@ def test_missing_ssh_is_a_finding(tmp_path: Path) -> None:
         raise ProgramMissingError("my-ssh does not start: No such file or directory.")
 
     (finding,) = check(healthy_context(tmp_path, hosts="studio"), examine)
-    assert (finding.level, finding.topic) == ("red", "hosts")
+    assert (finding.level, finding.topic) == ("red", "machines")
