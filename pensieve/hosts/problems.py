@@ -8,6 +8,16 @@ from pensieve.hosts.greeting import Answer, Question
 from pensieve.hosts.ssh import SshFailedError
 
 
+def _on(host: str, command: str) -> str:
+    """Return the command that runs another one there, in a login shell: only that has Homebrew's
+    folder in its PATH.
+    """
+    there = f'$SHELL -lc "{command}"'
+    if any(sign in command for sign in "\"'$`\\"):
+        there = f"$SHELL -lc {shlex.quote(command)}"
+    return f"ssh {host} {shlex.quote(there)}"
+
+
 def problem_of(host: str, question: Question, answer: Answer) -> tuple[str, str] | None:
     """Return the problem and its fix for people; None if there is none."""
     match answer.problem:
@@ -16,10 +26,10 @@ def problem_of(host: str, question: Question, answer: Answer) -> tuple[str, str]
         case "version":
             return (
                 f"{host} has pensieve {answer.version}, this machine {question.version}.",
-                f"ssh {host} brew upgrade pensieve",
+                _on(host, "brew upgrade pensieve"),
             )
         case "device":
-            return f"{host} cannot run models: {answer.detail}", f"ssh {host} pensieve doctor"
+            return f"{host} cannot run models: {answer.detail}", _on(host, "pensieve doctor")
         case "model":
             detail = f" {answer.detail}" if answer.detail else ""
             return (
@@ -34,7 +44,7 @@ def problem_of(host: str, question: Question, answer: Answer) -> tuple[str, str]
         case "memory":
             return (
                 f"{question.model} does not fit the memory of {host}: {answer.detail}",
-                f"ssh {host} pensieve plan {shlex.quote(question.model)}",
+                _on(host, f"pensieve plan {shlex.quote(question.model)}"),
             )
         case _:
             assert_never(answer.problem)
@@ -59,7 +69,7 @@ def failure_of(host: str, failure: SshFailedError) -> tuple[str, str]:
         case 127:
             return (
                 f"pensieve is not installed on {host}, or not where it is looked for.",
-                f"ssh {host} brew install pensieve",
+                _on(host, "brew install pensieve"),
             )
         case 255:
             return (
@@ -68,11 +78,11 @@ def failure_of(host: str, failure: SshFailedError) -> tuple[str, str]:
                 " > Remote Login",
             )
         case None:
-            return f"{host} did not answer in time.", f"ssh {host} pensieve version"
+            return f"{host} did not answer in time.", _on(host, "pensieve version")
         case code:
             return (
                 f"pensieve on {host} ended without an answer (exit code {code}): {last}",
-                f"ssh {host} pensieve doctor",
+                _on(host, "pensieve doctor"),
             )
 
 
@@ -100,6 +110,6 @@ _BY_PHRASE: Sequence[tuple[str, str, str]] = (
     (
         'Unknown command "remote-worker"',
         "{host} has a pensieve that is too old to work for another machine.",
-        "ssh {host} brew upgrade pensieve",
+        _on("{host}", "brew upgrade pensieve"),
     ),
 )

@@ -1,6 +1,7 @@
 """What `pensieve hosts check` says, with programs in the place of ssh."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pensieve.errors import HostError
 from pensieve.hosts.check import HostReport, examine
 from pensieve.hosts.greeting import Answer, Question, answer_line
 from pensieve.hosts.model_identity import difference, identity_of
+from pensieve.hosts.problems import problem_of
 from pensieve.hosts.ssh import MAX_LINE_CHARS, OPTIONS, command_line
 
 QUESTION = Question(__version__, "check", "phi-3-mini", {"config.json": "ab"})
@@ -28,6 +30,17 @@ def examined(folder: Path, shell: str, timeout_s: float = 30.0) -> HostReport:
 def answering(answer: Answer) -> str:
     line = shlex.quote(answer_line(answer).decode().rstrip())
     return f"echo Welcome; read question; echo {line}; exec cat"
+
+
+@pytest.mark.parametrize("model", ["phi-3-mini", "/Users/me/my model", '/it\'s "one"/$HOME'])
+def test_command_for_the_other_machine_runs_in_its_login_shell(model: str) -> None:
+    question = replace(QUESTION, model=model)
+    _, fix = problem_of("studio.local", question, Answer(__version__, problem="memory")) or ("", "")
+    ssh, host, there = shlex.split(fix)
+    assert (ssh, host) == ("ssh", "studio.local")
+    shell, option, command = shlex.split(there)
+    assert (shell, option) == ("$SHELL", "-lc")
+    assert shlex.split(command) == ["pensieve", "plan", model]
 
 
 def test_host_is_an_argument_and_never_an_option() -> None:
@@ -126,7 +139,7 @@ def test_each_problem_has_its_words_and_its_fix(
 def test_ssh_that_hangs_is_ended_and_named(tmp_path: Path) -> None:
     report = examined(tmp_path, "echo Welcome; exec sleep 600", timeout_s=0.2)
     assert report.line == "studio.local did not answer in time."
-    assert report.fix == "ssh studio.local pensieve version"
+    assert report.fix == "ssh studio.local '$SHELL -lc \"pensieve version\"'"
 
 
 def test_what_ssh_prints_without_an_end_is_cut(tmp_path: Path) -> None:

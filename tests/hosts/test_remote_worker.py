@@ -109,7 +109,7 @@ def test_model_that_does_not_fit_is_refused_with_both_sizes(
     text, fix = problem(question, answer)
     assert "does not fit the memory of studio.local: it needs " in text
     assert text.endswith(" GB, and the limit there is 0.5 GB.")
-    assert fix.startswith("ssh studio.local pensieve plan ")
+    assert f"pensieve plan {question.model}" in fix
     assert load == {}
 
 
