@@ -85,7 +85,8 @@ MAY_IMPORT = {
         *("engine.generation", "engine.protocol", "engine.worker", "logs", "settings"),
         "sleep_blocker",
     },
-    "doctor": {"credentials", "server.activity", "worker_threads", "errors", "doctor", "models", "machine", "daemon", "hosts"} | BASE,
+    "server.keys": {"credentials", "server.activity", "worker_threads", "errors"},
+    "doctor": {"models", "machine", "daemon", "hosts"} | BASE,
     "bench": {"daemon", "engine.generation", "machine"} | BASE,
     "cli": {
         *("api", "server", "models", "machine", "daemon", "doctor", "bench", "hosts"),
