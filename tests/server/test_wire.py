@@ -18,6 +18,8 @@ from pensieve.server.activity.registry import Activity
 from pensieve.server.errors import Failure
 from pensieve.server.http.event_stream import PingInterval
 from pensieve.server.http.request_body import read_body
+from pensieve.server.keys.limits import KeyLimiter
+from pensieve.server.keys.ring import KeyRing
 from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
@@ -74,11 +76,15 @@ def client_of(script: Sequence[Step] = ()) -> httpx.AsyncClient:
         Operation("POST", "/v1/echo", echo, 10, wire=NUMBERS),
         Operation("GET", "/v1/plain", echo),
     )
+    keys = KeyRing(SETTINGS.paths.keys_file)
+    limiter = KeyLimiter(SETTINGS.paths.key_usage_file)
     app = Starlette(
         routes=routes_of(table),
         middleware=[
             Middleware(RequestMiddleware, target_of=targets_of(table), activity=Activity()),
-            Middleware(AccessMiddleware, access=access_of(SETTINGS, ())),
+            Middleware(
+                AccessMiddleware, access=access_of(SETTINGS, ()), keys=keys, limiter=limiter
+            ),
             Middleware(BaseURLMiddleware),
         ],
         exception_handlers={HTTPException: routing_error},
