@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import anthropic
@@ -18,6 +19,7 @@ from tests.support.sshd import Sshd, running_sshd
 # The full run: PENSIEVE_KILLS=50 pytest tests/e2e/machines/test_remote_worker.py
 KILLS = int(os.environ.get("PENSIEVE_KILLS", "1"))
 GONE_S = 20.0
+START_S = 60.0
 PROMPT = [{"role": "user", "content": "Name three rivers."}]
 
 
@@ -92,7 +94,7 @@ def test_a_broken_connection_is_a_dead_worker_that_is_replaced(
 ) -> None:
     chance = random.Random(number)
     (worker,) = machines.workers
-    connection = parent_of(worker)  # sshd's process for it
+    connection = parent_of(parent_of(worker))  # sshd's process, of the shell's
     victim = (connection, worker, ssh_of(machines.here))[number % 3]
     with machines.client(0) as client:
         killer = threading.Timer(chance.uniform(0.0, 0.6), os.kill, (victim, signal.SIGKILL))
@@ -144,3 +146,41 @@ def test_no_process_is_left_on_the_other_machine_after_a_kill_of_the_server(
     while machines.workers and time.monotonic() < until_s:
         time.sleep(0.05)
     assert not machines.workers
+
+
+@pytest.mark.skipif(KILLS == 1, reason="only in the full run")
+@pytest.mark.parametrize("victim", ["server", "ssh", "connection"])
+@pytest.mark.parametrize("moment", ["loading", "prefill"])
+def test_worker_ends_with_its_connection_also_while_it_is_busy(
+    machines: Machines, moment: str, victim: str
+) -> None:
+    machines.here.pensieve("stop")
+    machines.here.start("--hosts", "mac-b", *(["--no-wait"] if moment == "loading" else []))
+    until_s = time.monotonic() + START_S
+    while not machines.workers and time.monotonic() < until_s:
+        time.sleep(0.01)
+    (worker,) = machines.workers
+    if moment == "prefill":
+        machines.here.wait_for("the model is loaded")
+        threading.Thread(target=read_long, args=(machines,), daemon=True).start()
+        time.sleep(2)
+        assert health(machines.here)["in_flight"] == 1
+    match victim:
+        case "server":
+            pid = health(machines.here)["pid"]
+        case "ssh":
+            pid = ssh_of(machines.here)
+        case _:
+            pid = parent_of(parent_of(worker))  # sshd's process, of the shell's
+    os.kill(pid, signal.SIGKILL)
+    began_s = time.monotonic()
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < began_s + GONE_S:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def read_long(machines: Machines) -> None:
+    with machines.client(0) as client, suppress(anthropic.APIError):
+        story = " ".join(f"Item {number} is number {number * 7}." for number in range(550))
+        messages = [{"role": "user", "content": story}]
+        client.messages.create(model=MODEL, max_tokens=1, messages=messages)
