@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "models.tokenizer": {"worker_threads", "errors"},
     "server": {
         *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "models"),
-        *("hosts", "machine", "engine.disk.block_store"),
+        *("hosts", "engine.disk.shares"),
     }
     | BASE,
     "server.http": {"api", "server.errors", "server.wire", "installation", "logs", "errors"},

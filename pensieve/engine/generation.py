@@ -229,6 +229,7 @@ class ResourceLimits:
     prefix_disk_bytes: int | None = None  # for the prefixes of all models; 0 writes none
     daily_write_bytes: int | None = None  # to disk in 24 hours
     is_wired: bool = False  # keep macOS from paging out the model's memory
+    engines: int = 1  # that share the machine: each gets an equal part of memory, disk and writes
 
 
 SpeculationReason = Literal["pays", "no_width_pays", "not_measured", "caches", "setting"]
@@ -367,10 +368,8 @@ class EngineHealth:
         return self.state in {"ready", "asleep"}
 
     def context_of(self, model_tokens: int) -> int:
-        # The context of a model built for `model_tokens`, limited by memory.
-        return (
-            model_tokens if self.context_tokens is None else min(model_tokens, self.context_tokens)
-        )
+        """Return the context of a model built for `model_tokens`, limited by memory."""
+        return min(model_tokens, self.context_tokens or model_tokens)
 
 
 class Engine(Protocol):

@@ -73,7 +73,8 @@ def examine(
     if question.version != __version__:
         return replace(facts, problem="version", detail=__version__), {}
     try:
-        settings = resolve()
+        # Not one of the workers that a server of that machine would start.
+        settings = replace(resolve(), workers=1)
         device = choose_device(settings.device, machine)
     except PensieveError as error:
         return replace(facts, problem="device", detail=error.message), {}

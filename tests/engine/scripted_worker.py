@@ -4,7 +4,8 @@ Run as `python -m tests.engine.scripted_worker [SCRIPT] FD`. The script defaults
 model folder: "no-model" reports that the model does not load, "dies-at-start" exits with code 3,
 "killed-at-start" kills itself, "never-loads" waits for ever, "hangs-in-loading" announces one part
 and waits, "loads-slowly" announces several parts, "stubborn" ignores `Unload`, "roomy" has a long
-queue, "dies-in-preload" kills itself at the first part of a preload.
+queue, "dies-in-preload" kills itself at the first part of a preload, ".../appears" does not load
+until that file exists.
 
 The grammar "bad" does not compile; "slow" compiles once "release" is submitted. A sequence of five
 tokens that begins with 666 kills the process; with 667 it hangs; with 668 it announces a step and
@@ -18,6 +19,7 @@ import sys
 import threading
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 
 from pensieve.engine.generation import EngineStats, Grammar, SpeculationState
 from pensieve.engine.grammar.queue import GrammarQueue
@@ -109,7 +111,7 @@ def main(socket_fd: int, script: str = "") -> None:
         sys.exit(3)
     if script == "never-loads":
         front_end.receive(None)
-    if script == "no-model":
+    if script == "no-model" or (script.endswith("/appears") and not Path(script).exists()):
         front_end.send(LoadFailed("no weights here"))
         return
     if script == "hangs-in-loading":

@@ -28,9 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def built_engine(folder: Path, allowance: ResourceLimits) -> Iterator[WorkerContext]:
+def built_engine(
+    folder: Path, allowance: ResourceLimits, prefix_folder: str | None = None
+) -> Iterator[WorkerContext]:
     before = mx.set_memory_limit(GB)
-    work = build_engine(Load(str(folder), DEVICE, None, allowance))
+    work = build_engine(Load(str(folder), DEVICE, prefix_folder, allowance))
     try:
         yield work
     finally:
@@ -66,6 +68,17 @@ def test_requested_kv_bits_are_used(folder: Path) -> None:
 def test_model_that_leaves_no_memory_for_a_prompt_does_not_load(folder: Path) -> None:
     with pytest.raises(ValueError, match="leaves no memory for a prompt"):
         build_engine(Load(str(folder), DEVICE, None, ResourceLimits(GB)))
+
+
+def test_engines_that_share_a_machine_get_equal_parts_of_it(folder: Path, tmp_path: Path) -> None:
+    limits = ResourceLimits(8 * GB, prefix_disk_bytes=GB, daily_write_bytes=4 * GB, engines=2)
+    with built_engine(folder, limits, str(tmp_path)) as work:
+        stats = work.read_stats()
+        assert stats.memory_limit_bytes == 4 * GB
+        assert stats.prefix_disk_cap_bytes == GB // 2
+        assert stats.daily_write_budget_bytes == 2 * GB
+    with pytest.raises(ValueError, match=r"each of 8 workers may use.*Choose fewer workers"):
+        build_engine(Load(str(folder), DEVICE, None, ResourceLimits(8 * GB, engines=8)))
 
 
 def test_model_with_unquantizable_heads_runs_in_full_precision(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies)
     folder = fetch_model(settings, dependencies, _resume(start_command(flags)))
     if settings.hosts:
         _check_hosts(settings, folder)
+    if settings.workers > 1:
+        _check_workers(settings, folder, dependencies)
     place = settings.hosts or f"the {DEVICE_NAMES[device]}"
     with (
         interruption_note(f"No server is running. Start it again with: {start_command(flags)}"),
@@ -117,6 +119,13 @@ def device_of(settings: Settings, dependencies: Dependencies) -> Device:
     if settings.remote_hosts and LOCAL not in settings.remote_hosts:
         return "gpu"
     return choose_device(settings.device, dependencies.inspect())
+
+
+def _check_workers(settings: Settings, folder: "ModelFolder", dependencies: Dependencies) -> None:
+    """Raise `MachineError` if the model fits one worker, but not each of them."""
+    from pensieve.models.catalog.expected_model import require_room_for_workers
+
+    require_room_for_workers(folder.folder, settings, dependencies.inspect())
 
 
 def _check_hosts(settings: Settings, folder: "ModelFolder") -> None:

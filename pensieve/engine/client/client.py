@@ -9,7 +9,7 @@ another one and waits for it. Runs on the front end's event loop and never impor
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import assert_never
@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import Process
 
 from pensieve.engine.client.launch import (
+    OpenWorker,
     WorkerSpec,
     describe_exit,
     end_worker,
@@ -59,7 +60,6 @@ __all__ = ["EngineClient", "IdlePolicy", "WorkerSpec", "running_engine"]
 
 _log = logging.getLogger("pensieve.engine")
 
-OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, socket.socket]]]
 LOADING_RETRY_S = 3
 PING_INTERVAL_S = (
     5.0  # to another machine's worker; it ends after silence (hosts/worker_process.py)
@@ -152,15 +152,22 @@ class EngineClient:
             self._requests.remove(key)
 
     def reload(self) -> None:
-        """Replace a worker that has no open requests; the state is `loading` meanwhile."""
-        worker = self._requests.worker
-        if worker is None or self._health.state != "ready":
+        """Replace a worker that has no open requests, or start a failed engine again.
+
+        The state is `loading` meanwhile.
+        """
+        worker, state = self._requests.worker, self._health.state
+        if state == "ready" and worker:
+            worker.is_unloading = True
+            worker.connection.send(Unload())
+        elif state == "failed":
+            self._restarts = RestartPolicy()
+        else:
             return
-        worker.is_unloading = True
-        self._requests.wake = anyio.Event()
+        self._health = replace(
+            self._health, state="loading", detail="It is restarted.", is_model_at_fault=False
+        )
         self._requests.wake.set()
-        self._health = replace(self._health, state="loading", detail="It is restarted.")
-        worker.connection.send(Unload())
 
     def _accept(self, request: OpenRequest) -> int:
         match self._health.state:
@@ -183,23 +190,21 @@ class EngineClient:
             self._restarts.note_finished()
 
     async def supervise(self) -> None:
-        """Keep a worker running until cancelled or until the engine has failed."""
+        """Keep a worker running until cancelled, while the engine is neither idle nor failed."""
         while True:
+            self._requests.wake = anyio.Event()
             death = await self._run_worker()
-            if self._health.state == "failed":
-                break
-            if death is None:
+            if death and self._health.state != "failed":
+                pause_s = self._restarts.pause_after_death(time.monotonic(), death)
+                self._note_death(death, pause_s)
+                if pause_s is not None:
+                    await anyio.sleep(pause_s)
+                    continue
+            if self._health.state == "asleep":
                 _log.info("engine worker unloaded while idle: %s", self._health.detail)
-                await self._requests.wake.wait()
-                wakes = self._health.wakes + (self._health.state == "asleep")
-                self._health = replace(self._health, detail="the model is loading", wakes=wakes)
-                continue
-            pause_s = self._restarts.pause_after_death(time.monotonic(), death)
-            self._note_death(death, pause_s)
-            if pause_s is None:
-                break
-            await anyio.sleep(pause_s)
-        _log.error("the engine has failed: %s", self._health.detail)
+            await self._requests.wake.wait()
+            wakes = self._health.wakes + (self._health.state == "asleep")
+            self._health = replace(self._health, detail="the model is loading", wakes=wakes)
 
     def _note_death(self, death: Death, pause_s: float | None) -> None:
         if pause_s is None:
@@ -216,6 +221,7 @@ class EngineClient:
 
     def _fail(self, detail: str) -> None:
         self._health = replace(self._health, state="failed", detail=detail)
+        _log.error("the engine has failed: %s", detail)
         self._requests.fail_waiting(detail)
 
     async def _run_worker(self) -> Death | None:
@@ -265,7 +271,6 @@ class EngineClient:
     async def _unload_when_idle(self, process: Process, worker: WorkerHandle) -> None:
         await self._wait_idle()
         worker.is_unloading = True
-        self._requests.wake = anyio.Event()
         detail = "the next request loads the model"
         sleeps = self._health.sleeps + 1
         self._health = replace(

@@ -4,7 +4,7 @@ import ctypes.util
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,18 @@ class WorkerSpec:
             self.prefix_salt,
             self.has_speculation,
         )
+
+
+OpenWorker = Callable[[WorkerSpec], Awaitable[tuple[Process, socket.socket]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """One of several engines that run the same model."""
+
+    name: str
+    worker: WorkerSpec
+    open_worker: OpenWorker
 
 
 SSH_FAILED = 255  # the exit code for its own errors; see ssh(1)

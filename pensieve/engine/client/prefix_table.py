@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import takewhile
 
+# Less than a block of the prefix cache, which is exact to the token.
 BLOCK_TOKENS = 64
-# A conversation of 100 000 tokens has 1600 blocks.
+# A conversation of 100 000 tokens has 1600 blocks. About 15 MB.
 MAX_BLOCKS = 100_000
 
 
@@ -38,9 +39,17 @@ class PrefixTable:
         """Return how many first tokens were sent before."""
         return BLOCK_TOKENS * sum(1 for _ in takewhile(self._blocks.__contains__, hashes))
 
-    def add(self, hashes: Iterable[bytes]) -> None:
-        for each in hashes:
+    def add(self, hashes: Sequence[bytes]) -> list[bytes]:
+        """Return those that are new."""
+        new = [each for each in hashes if each not in self._blocks]
+        # A prompt's first blocks are forgotten last: without them the others match nothing.
+        for each in reversed(hashes):
             self._blocks[each] = None
             self._blocks.move_to_end(each)
         while len(self._blocks) > self._max_blocks:
             self._blocks.popitem(last=False)
+        return new
+
+    def discard(self, hashes: Iterable[bytes]) -> None:
+        for each in hashes:
+            self._blocks.pop(each, None)

@@ -48,8 +48,9 @@ def plan_memory(
     )
     device_info = {} if device == "cpu" else mx.device_info()
     facts = replace(facts, weights_bytes=facts.weights_bytes + head_bytes)
-    device_limits = device_limits_on(inspect(), device, allowance.memory_limit_bytes, device_info)
-    return plan(facts, replace(device_limits, computed_bytes=computed_bytes), allowance.kv_bits)
+    whole = device_limits_on(inspect(), device, allowance.memory_limit_bytes, device_info)
+    device_limits = replace(whole.part_of(allowance.engines), computed_bytes=computed_bytes)
+    return plan(facts, device_limits, allowance.kv_bits)
 
 
 def measure_model(make_caches: CacheMaker, config: Mapping[str, Any]) -> tuple[ModelFacts, int]:

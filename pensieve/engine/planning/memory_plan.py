@@ -109,6 +109,10 @@ class DeviceLimits:
     backend: Backend
     computed_bytes: int = 2  # of one value that is not quantized
 
+    def part_of(self, engines: int) -> "DeviceLimits":
+        """Return the limits of each of several engines that share the device."""
+        return replace(self, limit_bytes=self.limit_bytes // engines)
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:

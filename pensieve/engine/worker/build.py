@@ -150,9 +150,13 @@ def _plan(make_caches: CacheMaker, load: Load, head_bytes: int) -> MemoryPlan:
     plan = plan_memory(make_caches, cast("Device", load.device), load.limits, config, head_bytes)
     if plan.context_tokens:
         return plan
+    engines = load.limits.engines
+    user, fewer = (
+        (f"each of {engines} workers", "fewer workers, or ") if engines > 1 else ("pensieve", "")
+    )
     raise ValueError(
         f"its weights take {plan.weights_bytes / GB:.1f} of the {plan.limit_bytes / GB:.1f} GB that"
-        " pensieve may use, which leaves no memory for a prompt. Choose a smaller model"
+        f" {user} may use, which leaves no memory for a prompt. Choose {fewer}a smaller model"
         " (pensieve models), or allow more memory (pensieve config set memory_gb N)"
     )
 
@@ -276,8 +280,8 @@ def _store(load: Load, fingerprint: bytes) -> BlockStore | None:
         cap_bytes, daily_bytes = allowed.prefix_disk_bytes, allowed.daily_write_bytes
         default = default_limits(_free_bytes(root))
         limits = StoreLimits(
-            default.cap_bytes if cap_bytes is None else cap_bytes,
-            default.daily_bytes if daily_bytes is None else daily_bytes,
+            (default.cap_bytes if cap_bytes is None else cap_bytes) // allowed.engines,
+            (default.daily_bytes if daily_bytes is None else daily_bytes) // allowed.engines,
         )
         quota = DailyWriteQuota(root / QUOTA_FILE)
         return BlockStore(root / f"{name}-{fingerprint.hex()}", limits, quota)

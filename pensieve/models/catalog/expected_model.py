@@ -5,9 +5,11 @@ Used by commands and doctor.
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from pensieve.errors import ModelError, ModelUnavailableError
+from pensieve.engine.planning.memory_plan import GB
+from pensieve.errors import MachineError, ModelError, ModelUnavailableError
 from pensieve.machine import Machine, inspect
 from pensieve.models.catalog.cards import card_of
 from pensieve.models.catalog.find import find
@@ -49,6 +51,24 @@ def fit_on_mac(folder: Path, settings: Settings, machine: Machine) -> FitEstimat
     with suppress(ModelError):
         return estimate_fit(shape_of(folder), memory_limit_here(machine, settings))
     return None
+
+
+def require_room_for_workers(folder: Path, settings: Settings, machine: Machine) -> None:
+    """Raise `MachineError` if the model in `folder` does not fit each worker's part of this Mac."""
+    fit = fit_on_mac(folder, settings, machine)
+    if settings.workers == 1 or fit is None or fit.context_tokens:
+        return
+    limit = memory_limit_here(machine, settings).limit_bytes
+    fewer = range(settings.workers - 1, 0, -1)
+    plans = ((each, fit_on_mac(folder, replace(settings, workers=each), machine)) for each in fewer)
+    most = next((each for each, plan in plans if plan and plan.context_tokens), None)
+    raise MachineError(
+        f"Each of {settings.workers} workers may use {limit / GB:.1f} GB of this Mac's memory, and"
+        f" the model needs {fit.needs_bytes / GB:.1f} GB.",
+        hint=f"Start fewer:\n  pensieve start --workers {most}"
+        if most
+        else "See which models fit:\n  pensieve models",
+    )
 
 
 def planned_thinking(settings: Settings) -> Thinking:

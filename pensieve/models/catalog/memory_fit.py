@@ -53,10 +53,12 @@ def memory_limit_here(
     settings: Settings,
     device_facts: Mapping[str, Any] | None = None,  # MLX's, if it was queried
 ) -> MemoryLimit:
-    """Return the limit on this machine: the setting, else computed from the machine."""
+    """Return the limit on this machine: the setting, else computed from the machine. Several
+    workers share it.
+    """
     requested_bytes = int(settings.memory_gb * GB) if settings.memory_gb else None
     device = device_limits_on(machine, _device(machine, settings), requested_bytes, device_facts)
-    return MemoryLimit(device, settings.kv_bits)
+    return MemoryLimit(device.part_of(settings.workers), settings.kv_bits)
 
 
 def memory_limit_on(machine: Machine) -> MemoryLimit:

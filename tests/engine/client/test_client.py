@@ -391,6 +391,17 @@ async def test_model_that_does_not_load_fails_the_engine_without_a_retry() -> No
             await token_ids(engine, (1,))
 
 
+async def test_failed_engine_is_started_again_by_a_reload(tmp_path: Path) -> None:
+    async with scripted_engine(f"{tmp_path}/appears") as engine:
+        await in_state(engine, "failed")
+        assert engine.health.is_model_at_fault
+        (tmp_path / "appears").touch()
+        engine.reload()
+        assert not engine.health.is_model_at_fault
+        await ready(engine)
+        assert await token_ids(engine, (1,)) == [1, 2, 3]
+
+
 async def test_error_raised_in_the_block_is_not_wrapped() -> None:
     with pytest.raises(KeyError):
         async with scripted_engine():

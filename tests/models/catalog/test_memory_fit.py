@@ -97,6 +97,13 @@ def test_a_requested_limit_precedes_the_machines() -> None:
     assert memory_limit_here(LINUX, replace(SETTINGS, memory_gb=2.0)).limit_bytes == 2 * GB
 
 
+def test_workers_share_the_limit() -> None:
+    for settings in (SETTINGS, replace(SETTINGS, memory_gb=5.0)):
+        whole = memory_limit_here(mac(16), settings).limit_bytes
+        part = memory_limit_here(mac(16), replace(settings, workers=3)).limit_bytes
+        assert whole - 3 < 3 * part <= whole
+
+
 def test_unquantizable_heads_keep_full_precision() -> None:
     limit = memory_limit_here(mac(16), replace(SETTINGS, kv_bits=8))
     fitted = estimate_fit(replace(PHI_3_MINI_SHAPE, head_dim=80), limit)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pensieve.engine.planning.attention_shape import shape_from
-from pensieve.errors import ModelDamagedError
+from pensieve.errors import MachineError, ModelDamagedError
 from pensieve.machine import Machine
-from pensieve.models.catalog.expected_model import context_on_mac
+from pensieve.models.catalog.expected_model import context_on_mac, require_room_for_workers
 from pensieve.models.folder.config_shape import shape_of
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
@@ -134,6 +134,26 @@ def test_the_context_on_a_mac_is_estimated_before_loading(tmp_path: Path) -> Non
     assert context_on_mac(tmp_path, replace(settings, memory_gb=1.0), lambda: mac) is None
     linux = Machine("Linux", "x86_64", "3.13.1", memory_bytes=8 << 30)
     assert context_on_mac(tmp_path, settings, lambda: linux) is None
+
+
+def test_workers_that_the_model_does_not_fit_are_refused_with_the_number_that_it_fits(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(FLAT))
+    safetensors(tmp_path / "model.safetensors", {"model.norm.weight": 1000})
+    mac = Machine("Darwin", "arm64", "3.14.0", macos="26.1", memory_bytes=8 << 30)
+    settings = Settings(under_home(tmp_path), memory_gb=4.0)
+    require_room_for_workers(tmp_path, settings, mac)
+    with pytest.raises(MachineError, match=r"Each of 4 workers may use 1\.0 GB") as refused:
+        require_room_for_workers(tmp_path, replace(settings, workers=4), mac)
+    assert refused.value.hint
+    most = int(refused.value.hint.split()[-1])
+    assert 1 <= most < 4
+    require_room_for_workers(tmp_path, replace(settings, workers=most), mac)
+    with pytest.raises(MachineError):
+        require_room_for_workers(tmp_path, replace(settings, workers=most + 1), mac)
+    # Only the engine can tell.
+    require_room_for_workers(tmp_path, replace(settings, workers=4, device="cpu"), mac)
 
 
 def test_weights_are_counted_by_group_without_unloaded_ones(

@@ -94,7 +94,7 @@ def _bytes(gigabytes: float | None) -> int | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [file for file in folder.glob("*/*") if file.is_file()]
+    return [file for file in folder.rglob("*") if file.is_file()]
 
 
 def _size(file: Path) -> int:
