@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Thread
 
 import anyio
@@ -72,6 +73,7 @@ def test_page_loads_from_its_own_origin_without_an_error(browser: Browser, place
         ask(place)
         place.open_unlocked(browser)
         browser.wait_for("#recent", "200")
+        assert browser.evaluate("document.querySelector('#engines-panel').hidden")
         observed = browser.do("observed")
     assert observed["errors"] == []
     assert all(url.startswith((place.url, "data:")) for url in observed["requests"])
@@ -160,6 +162,25 @@ def test_state_of_the_worker_is_said(browser: Browser, place: Place) -> None:
         assert browser.do("audit") == []
 
 
+ENGINE_ROWS = """[...document.querySelectorAll("#engines tr")].map(
+  (row) => [...row.cells].map((cell) => cell.textContent))"""
+NONE = "\N{EN DASH}"
+
+
+def test_several_engines_have_a_table(browser: Browser, place: Place) -> None:
+    busy = replace(READY, in_flight=3, stats=replace(STATS, queued=1))
+    lost = EngineHealth("loading", f"lost {MARKUP}", restarts_by_cause={"host": 2})
+    health = replace(READY, replicas={"worker-1": busy, "studio.local": lost})
+    with place.serve(ScriptedEngine([says("ok")], health)):
+        place.open_unlocked(browser)
+        browser.wait_for("#engines tr:last-child", "studio.local")
+        rows = browser.evaluate(ENGINE_ROWS)
+        assert rows[0] == ["worker-1", "ready", "3", "1", "61.4", NONE, "0"]
+        lost_row = ["studio.local", f"loading: lost {MARKUP}", "0", NONE, NONE, NONE, "2"]
+        assert rows[1] == lost_row
+        assert browser.evaluate("document.querySelector('#engines img') === null")
+
+
 def test_script_that_the_document_is_made_to_have_does_not_run(
     browser: Browser, place: Place
 ) -> None:
@@ -200,7 +221,8 @@ def test_page_is_accessible_in_light_and_dark_and_fits_a_narrow_window(
     browser: Browser, place: Place
 ) -> None:
     script, gates = gated_script()
-    with place.serve(ScriptedEngine([says("ok"), script], READY)) as portal:
+    health = replace(READY, replicas={"worker-1": READY, "worker-2": READY})
+    with place.serve(ScriptedEngine([says("ok"), script], health)) as portal:
         ask(place)
         browser.do("open", url=place.url, width=320)
         assert browser.do("audit") == []

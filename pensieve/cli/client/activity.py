@@ -91,6 +91,19 @@ class ServerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One of several engines."""
+
+    name: str = ""
+    state: str = ""
+    detail: str = ""
+    in_flight: int = 0
+    queued: int = 0
+    restarts: int = 0
+    tokens_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     severity: str = ""  # warning or error
     title: str = ""
@@ -103,6 +116,7 @@ class Activity:
     at: float = 0.0  # the server's clock, Unix seconds
     state: ServerState = ServerState()
     requests: tuple[OpenRequest, ...] = ()  # oldest first
+    replicas: tuple[Replica, ...] = ()  # none if there is one engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,7 @@ def activity_of(body: Mapping[str, object]) -> Activity:
             engine=_parsed(EngineFigures, engine) if engine else None,
         ),
         tuple(_parsed(OpenRequest, each) for each in _list(body.get("requests"))),
+        tuple(_parsed(Replica, each) for each in _list(health.get("replicas"))),
     )
 
 

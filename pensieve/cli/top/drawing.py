@@ -14,6 +14,7 @@ from pensieve.cli.client.activity import (
     Finding,
     History,
     Point,
+    Replica,
     ServerState,
 )
 from pensieve.cli.top.plots import Part, sparkline, stacked_bar
@@ -86,7 +87,7 @@ class _Section:
 def _header(screen: TopScreen, width: int) -> list[Text]:
     state = screen.state.activity.state
     first = _outage(screen.state.outage, screen.now) if screen.state.outage else _server(state)
-    lines = [_labelled("server", first, width)]
+    lines = [_labelled("server", first, width), *_replicas(screen, width)]
     if engine := state.engine:
         lines += [_labelled("speed", _speed(engine), width), *_stores(engine, width)]
     return lines
@@ -103,6 +104,32 @@ def _server(state: ServerState) -> Text:
         counted(state.restarts, "restart") if state.restarts else "",
         f"pensieve {state.version}" if state.version else "",
     ]
+    return text.append("".join(f", {fact}" for fact in facts if fact))
+
+
+def _replicas(screen: TopScreen, width: int) -> list[Text]:
+    """Draw a line for each of several engines, in at most a fifth of the lines."""
+    replicas = () if screen.state.outage else screen.state.activity.replicas
+    most = screen.lines // 5
+    shown = replicas if len(replicas) <= most else replicas[: max(0, most - 1)]
+    lines = [
+        _labelled("" if at else "engines", _replica(each), width) for at, each in enumerate(shown)
+    ]
+    if shown and (hidden := len(replicas) - len(shown)):
+        lines.append(_labelled("", Text(f"and {hidden:,} more", "dim"), width))
+    return lines
+
+
+def _replica(replica: Replica) -> Text:
+    facts = [
+        f"{replica.in_flight - replica.queued:,} running" if replica.in_flight else "",
+        f"{replica.queued:,} waiting" if replica.queued else "",
+        f"{replica.tokens_per_second:,.1f} tokens/s" if replica.tokens_per_second else "",
+        counted(replica.restarts, "restart") if replica.restarts else "",
+    ]
+    text = Text.assemble(f"{replica.name} ", (replica.state, STATUS_STYLES.get(replica.state, "")))
+    if replica.detail:
+        text.append(f" ({replica.detail})")
     return text.append("".join(f", {fact}" for fact in facts if fact))
 
 

@@ -107,6 +107,30 @@ def finished(ended_s_ago: float, **fields: Any) -> dict[str, Any]:
     }
 
 
+REPLICAS = [
+    {
+        "name": "worker-1",
+        "state": "ready",
+        "detail": "",
+        "worker_pid": 11,
+        "in_flight": 3,
+        "queued": 1,
+        "restarts": 0,
+        "tokens_per_second": 40.25,
+    },
+    {
+        "name": "studio.local",
+        "state": "loading",
+        "detail": "The connection to studio.local was lost; loading again.",
+        "worker_pid": None,
+        "in_flight": 0,
+        "queued": None,
+        "restarts": 1,
+        "tokens_per_second": None,
+    },
+]
+
+
 def activity(*requests: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"at": NOW, "health": HEALTH, "requests": list(requests), **fields}
 

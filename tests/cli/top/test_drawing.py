@@ -18,6 +18,7 @@ from tests.cli.top.recorded import (
     NOW,
     PROMPT,
     QUEUED,
+    REPLICAS,
     activity,
     finished,
     history,
@@ -238,3 +239,26 @@ def test_short_times_have_one_unit(seconds: float, text: str) -> None:
 def test_now_is_the_servers_clock() -> None:
     late = TopState(activity_of(activity() | {"at": NOW + 60}), state_of().history)
     assert any(row.startswith("  72 s ago") for row in drawn(late))
+
+
+def state_with(replicas: list[dict[str, Any]]) -> TopState:
+    body = activity(*BUSY, health={**HEALTH, "replicas": replicas})
+    return TopState(activity_of(body), history_of(history()))
+
+
+def test_each_of_several_engines_has_a_line() -> None:
+    rows = drawn(state_with(REPLICAS), 120)
+    at = rows.index("engines      worker-1 ready, 2 running, 1 waiting, 40.2 tokens/s")
+    lost = "The connection to studio.local was lost; loading again."
+    assert rows[at + 1] == f"             studio.local loading ({lost}), 1 restart"
+    assert not any(row.startswith("engines") for row in drawn(state_of(*BUSY), 120))
+
+
+@pytest.mark.parametrize(("columns", "lines"), [*SIZES[:4], (60, 14)])
+def test_many_engines_leave_room_for_the_rest(columns: int, lines: int) -> None:
+    many = [{**REPLICAS[0], "name": f"worker-{number}"} for number in range(16)]
+    rows = drawn(state_with(many), columns, lines)
+    assert (len(rows), rows[-1]) == (lines, "q quits")
+    shown = sum("worker-" in row for row in rows)
+    assert 0 < shown <= lines // 5
+    assert f"and {16 - shown} more" in "\n".join(rows)

@@ -22,6 +22,7 @@ function showActivity({ health, requests }) {
   showModel(health);
   showTiles(health, requests);
   showMemory(health);
+  showEngines(health.replicas ?? []);
   fill(byId("requests"), requests, (request) => request.id, makeRequest, updateRequest);
   write(byId("requests-empty"), EMPTY[health.status]);
   show(byId("requests-empty"), requests.length === 0);

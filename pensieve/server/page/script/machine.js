@@ -139,3 +139,27 @@ function restartsText({ restarts, restarts_by_cause: causes }) {
   const list = named.map(([cause, times]) => `${cause.replaceAll("_", " ")} ${times}`).join(", ");
   return list ? `${restarts} (${list})` : String(restarts);
 }
+
+// Several engines, each a row.
+function showEngines(replicas) {
+  show(byId("engines-panel"), replicas.length > 0);
+  fill(byId("engines"), replicas, (replica) => replica.name, makeEngine, updateEngine);
+}
+
+function makeEngine() {
+  const numbers = Array.from({ length: 5 }, () => element("td", { class: "n" }));
+  return element("tr", {}, element("th", { scope: "row" }), element("td"), ...numbers);
+}
+
+function updateEngine(row, { name, state, detail, ...figures }) {
+  const texts = [
+    name,
+    detail ? `${state}: ${detail}` : state,
+    count(figures.in_flight),
+    figures.queued == null ? NONE : count(figures.queued),
+    rate(figures.tokens_per_second || null),
+    figures.worker_bytes ? bytes(figures.worker_bytes) : NONE,
+    count(figures.restarts),
+  ];
+  texts.forEach((text, at) => write(row.cells[at], text));
+}
