@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "engine.grammar": {"engine.generation", "engine.protocol", "errors", "isolation"},
     "engine.client": {
         *("engine.generation", "engine.protocol", "engine.long_operations"),
-        *("errors", "isolation", "settings"),
+        *("errors", "isolation", "settings", "atomic_files", "private_files"),
     },
     "engine.model": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.disk"),

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 # Less than a block of the prefix cache, which is exact to the token.
 BLOCK_TOKENS = 64
+HASH_BYTES = 8
 # A conversation of 100 000 tokens has 1600 blocks. About 15 MB.
 MAX_BLOCKS = 100_000
 
@@ -17,7 +18,7 @@ MAX_BLOCKS = 100_000
 def block_hashes(tokens: Sequence[int]) -> list[bytes]:
     """Return a hash for each whole block of these tokens and of all before it."""
     packed = array("I", tokens)
-    digest = blake2b(digest_size=8)
+    digest = blake2b(digest_size=HASH_BYTES)
     hashes: list[bytes] = []
     for end in range(BLOCK_TOKENS, len(tokens) + 1, BLOCK_TOKENS):
         digest.update(packed[end - BLOCK_TOKENS : end].tobytes())
@@ -46,10 +47,25 @@ class PrefixTable:
         for each in reversed(hashes):
             self._blocks[each] = None
             self._blocks.move_to_end(each)
+        self._forget_oldest()
+        return new
+
+    def _forget_oldest(self) -> None:
         while len(self._blocks) > self._max_blocks:
             self._blocks.popitem(last=False)
-        return new
 
     def discard(self, hashes: Iterable[bytes]) -> None:
         for each in hashes:
             self._blocks.pop(each, None)
+
+    def dump(self) -> bytes:
+        """Return all blocks, the least recently sent first."""
+        return b"".join(self._blocks)
+
+    def load(self, content: bytes) -> None:
+        """Add what was dumped, as sent later than all others."""
+        for start in range(0, len(content) - HASH_BYTES + 1, HASH_BYTES):
+            block = content[start : start + HASH_BYTES]
+            self._blocks[block] = None
+            self._blocks.move_to_end(block)
+        self._forget_oldest()

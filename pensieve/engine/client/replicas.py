@@ -7,9 +7,10 @@ from signal import SIGUSR1
 import anyio
 from anyio.abc import TaskStatus
 
-from pensieve.engine.client.client import EngineClient, IdlePolicy, running_engine
+from pensieve.engine.client.client import IdlePolicy, running_engine
 from pensieve.engine.client.launch import ReplicaSpec
 from pensieve.engine.client.router import Replica, Router
+from pensieve.engine.client.sent_prompts import remembering
 
 # Restarts the engines one after another.
 RESTART_SIGNAL = SIGUSR1
@@ -25,11 +26,7 @@ async def running_replicas(
     """
     try:
         async with anyio.create_task_group() as tasks:
-            replicas = [
-                Replica(each.name, await tasks.start(_run, each, idle), each.worker.host)
-                for each in specs
-            ]
-            router = Router(replicas)
+            router = Router([await tasks.start(_run, each, idle) for each in specs])
             tasks.start_soon(_restart_at_signals, router)
             yield router
             tasks.cancel_scope.cancel()
@@ -38,12 +35,12 @@ async def running_replicas(
         raise group.exceptions[0] from None
 
 
-async def _run(
-    spec: ReplicaSpec, idle: IdlePolicy, *, task_status: TaskStatus[EngineClient]
-) -> None:
+async def _run(spec: ReplicaSpec, idle: IdlePolicy, *, task_status: TaskStatus[Replica]) -> None:
     async with running_engine(spec.worker, open_worker=spec.open_worker, idle=idle) as engine:
-        task_status.started(engine)
-        await anyio.sleep_forever()
+        replica = Replica(spec.name, engine, spec.worker.host)
+        with remembering(replica, spec.worker.prefix_folder):
+            task_status.started(replica)
+            await anyio.sleep_forever()
 
 
 async def _restart_at_signals(router: Router) -> None:

@@ -36,6 +36,8 @@ _log = logging.getLogger("pensieve.engine")
 ANSWER_TOKENS = 256
 # What loading an unloaded model costs.
 WAKE_TOKENS = 4096
+# Of the tokens that an ended worker had.
+LOST_SHARE = 7 / 8
 RESTART_INTERVAL_S = 0.05
 # An engine that takes requests is chosen before any other.
 _STATES: tuple[EngineState, ...] = ("ready", "asleep", "loading", "failed")
@@ -80,16 +82,17 @@ class Replica:
     table: PrefixTable = field(default_factory=PrefixTable)
     open: set[Work] = field(default_factory=set[Work])
     is_drained: bool = False  # takes no new requests while another one does
-    _lost: PrefixTable = field(default_factory=PrefixTable)  # sent to the worker that died last
+    lost: PrefixTable = field(default_factory=PrefixTable)  # sent to workers that have ended
     _restarts: int = 0  # of its worker, when the table was last used
 
     def match(self, hashes: Sequence[bytes]) -> int:
-        """Return how many first tokens its worker has. What a dead one had counts half: the disk
+        """Return how many first tokens its worker has. What an ended one had counts less: the disk
         has it, or no one, while another engine has it for sure if the conversation went on there.
         """
         if (restarts := self.engine.health.restarts) != self._restarts:
-            self._lost, self.table, self._restarts = self.table, PrefixTable(), restarts
-        return max(self.table.match(hashes), self._lost.match(hashes) // 2)
+            self.lost.load(self.table.dump())
+            self.table, self._restarts = PrefixTable(), restarts
+        return max(self.table.match(hashes), int(LOST_SHARE * self.lost.match(hashes)))
 
     @property
     def state(self) -> EngineState:

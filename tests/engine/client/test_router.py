@@ -334,16 +334,18 @@ async def test_conversation_does_not_return_to_an_engine_that_lost_it() -> None:
 async def test_conversation_that_has_not_moved_returns_to_its_engine_and_its_disk() -> None:
     engines = [CachingEngine(), CachingEngine()]
     router = router_of(*engines)
-    prompts = [(number + 1,) * 10 * BLOCK_TOKENS for number in range(8)]
+    # The other engine gets their common beginning first.
+    prompts = [SYSTEM * 8 + (number + 1,) * 10 * BLOCK_TOKENS for number in range(8)]
     router.replicas[0].is_drained = True
     for prompt in prompts:
         await run(router, prompt)
     router.replicas[0].is_drained = False
     engines[1].die()
+    await run(router, SYSTEM * 8)
     engines[1].state = "ready"
     for prompt in prompts:
         await run(router, prompt)
-    assert [engine.answered for engine in engines] == [0, 16]
+    assert [engine.answered for engine in engines] == [1, 16]
 
 
 async def test_drained_engine_gets_nothing_unless_it_is_the_only_one() -> None:
