@@ -66,12 +66,13 @@ MAY_IMPORT = {
     "prompt": {"api", "dialects", "errors"},
     "prompt.conversation": {"api", "dialects", "errors"},
     "openai": {"api", "errors"},
+    "media": {"errors", "isolation", "settings", "untrusted_json", "worker_threads"},
     "reply": {"api", "dialects", "engine.generation", "prompt.chat_tokenizer", "errors"},
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"worker_threads", "errors"},
     "server": {
-        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "models"),
-        *("hosts", "engine.disk.shares"),
+        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "media"),
+        *("models", "hosts", "engine.disk.shares"),
     }
     | BASE,
     "server.http": {"api", "server.errors", "server.wire", "installation", "logs", "errors"},
@@ -120,7 +121,8 @@ WRAPPERS = {
     "pygments": {"cli"},
     "prompt_toolkit": {"cli"},
     "tomlkit": {"settings.config_file"},
-    "anyio": {"engine", "server", "hosts", "worker_threads"},
+    "anyio": {"engine", "server", "hosts", "media", "worker_threads"},
+    "pypdfium2": {"media.pdf"},
     "sqlite3": {"server.database"},
 }
 STDLIB_DOORS = {"print": {"cli.ui.output"}}

@@ -65,7 +65,7 @@ class Capabilities(ApiModel):
     context_management: ContextManagement = ContextManagement()
     effort: Effort = Effort()
     image_input: Support = Support()
-    pdf_input: Support = Support()
+    pdf_input: Support = Support(supported=True)  # its text
     server_tools: ServerTools = ServerTools()
     structured_outputs: Support = Support()
     thinking: Thinking = Thinking()

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 from pensieve.api.base import RequestModel, one_text_block
 from pensieve.api.messages.request import MAX_INT, MAX_MESSAGES
 from pensieve.api.messages.tools import InputGrammar
+from pensieve.openai.content_parts import ContentPart
 from pensieve.openai.generation_fields import (
     MAX_TOP_LOGPROBS,
     GenerationFields,
@@ -22,14 +23,6 @@ from pensieve.openai.generation_fields import (
 MAX_TOOLS = 10_000
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
-
-
-class ContentPart(RequestModel):
-    """A part of a message's content."""
-
-    type: str = "text"
-    text: str = ""
-    refusal: str = ""
 
 
 def _parts(content: object) -> object:

@@ -27,10 +27,9 @@ from pensieve.openai.chat_request import (
     ChatTool,
     FunctionTool,
 )
-from pensieve.openai.custom_tools import text_tool
 from pensieve.openai.generation_fields import check_supported
 from pensieve.openai.history import turns_of
-from pensieve.openai.hosted_tools import log_ignored_tools
+from pensieve.openai.tool_kinds import log_ignored_tools, text_tool
 
 MIN_BUDGET = 1024  # the Messages API's
 _NO_ARGUMENTS: dict[str, JsonValue] = {"type": "object", "properties": {}}

@@ -4,44 +4,43 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
 
-from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock, ToolUseBlock
+from pensieve.api.messages.content_blocks import (
+    DocumentBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+)
 from pensieve.api.messages.request import Turn
 from pensieve.errors import InvalidRequestError
-from pensieve.openai.chat_request import ChatMessage, ContentPart, ToolCall
-from pensieve.openai.turns import (
-    UNREADABLE,
-    TurnBuilder,
-    arguments_of,
-    text_block,
-    unreadable,
-    unreadable_note,
-)
+from pensieve.openai.chat_request import ChatMessage, ToolCall
+from pensieve.openai.content_parts import block_of
+from pensieve.openai.turns import TurnBuilder, arguments_of
+
+_Content = TextBlock | DocumentBlock
 
 
 def turns_of(messages: Sequence[ChatMessage], model: str) -> tuple[Turn, ...]:
     """Raises `InvalidRequestError` for content that no text model reads, and if there is none."""
     turns = TurnBuilder()
     for at, message in enumerate(messages):
-        is_result = message.role in {"tool", "function"}
-        path = None if is_result else f"messages.{at}"
-        _add(turns, message, tuple(_texts(message.content, path, model)))
+        _add(turns, message, tuple(_content(message, f"messages.{at}", model)))
     finished = turns.finished()
     if not finished:
         raise InvalidRequestError("messages: at least one message must have content")
     return finished
 
 
-def _add(turns: TurnBuilder, message: ChatMessage, texts: Sequence[TextBlock]) -> None:
+def _add(turns: TurnBuilder, message: ChatMessage, content: Sequence[_Content]) -> None:
     match message.role:
         case "system" | "developer":
-            turns.add_system(texts)
+            turns.add_system(content)
         case "user":
-            turns.add_user(texts)
+            turns.add_user(content)
         case "assistant":
             turns.begin_answer()
-            turns.add_answer((*_thoughts(message), *texts, *_calls(turns, message)))
+            turns.add_answer((*_thoughts(message), *content, *_calls(turns, message)))
         case "tool" | "function":
-            turns.add_result(message.tool_call_id, texts)
+            turns.add_result(message.tool_call_id, content)
 
 
 def _calls(turns: TurnBuilder, message: ChatMessage) -> Iterator[ToolUseBlock]:
@@ -58,15 +57,12 @@ def _thoughts(message: ChatMessage) -> Iterator[ThinkingBlock]:
         yield ThinkingBlock(type="thinking", thinking=thought)
 
 
-def _texts(parts: Sequence[ContentPart], path: str | None, model: str) -> Iterator[TextBlock]:
-    """path: None for a result, in which a note takes the place of what cannot be read."""
-    for at, part in enumerate(parts):
-        if kind := UNREADABLE.get(part.type):
-            if path is not None:
-                raise unreadable(f"{path}.content.{at}.type", kind, model)
-            yield unreadable_note(kind)
-        elif text := part.text or part.refusal:
-            yield text_block(text)
+def _content(message: ChatMessage, path: str, model: str) -> Iterator[_Content]:
+    in_result = message.role in {"tool", "function"}
+    for at, part in enumerate(message.content):
+        block = block_of(part, f"{path}.content.{at}", model, in_result=in_result)
+        if block is not None:
+            yield block
 
 
 def _named_input(call: ToolCall) -> tuple[str, dict[str, JsonValue]] | None:

@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from pensieve.api.json_body import decode
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
+    ResultPart,
     TextBlock,
     ToolResultBlock,
     ToolUseBlock,
@@ -29,15 +30,6 @@ from pensieve.openai.calls import tool_use_id
 _log = logging.getLogger("pensieve.openai")
 
 NO_RESULT = "There is no result: the call was interrupted."
-# What only other models read, by kind of part.
-UNREADABLE = {
-    "image_url": "image",
-    "input_image": "image",
-    "image": "image",
-    "input_audio": "audio",
-    "file": "file",
-    "input_file": "file",
-}
 
 
 class TurnBuilder:
@@ -80,7 +72,7 @@ class TurnBuilder:
         else:
             self._append("assistant", blocks)
 
-    def add_result(self, call_id: str, texts: Sequence[TextBlock]) -> None:
+    def add_result(self, call_id: str, content: Sequence[ResultPart]) -> None:
         """Add a result. Without an id it is that of the first call that waits for one."""
         answered = call_id or next(iter(self._open), "")
         if answered not in self._open:
@@ -90,7 +82,7 @@ class TurnBuilder:
         if not self._open[answered]:
             del self._open[answered]
         self._has_result = True
-        self._append("user", [_result(use_id, texts)])
+        self._append("user", [_result(use_id, content)])
 
     def finished(self) -> tuple[Turn, ...]:
         """Return the turns. The last system turn is the user's if there are only such ones: no
@@ -138,10 +130,11 @@ def text_block(text: str) -> TextBlock:
     return TextBlock(type="text", text=text)
 
 
-def _result(use_id: str, texts: Sequence[TextBlock], *, is_error: bool = False) -> ToolResultBlock:
-    content = tuple(texts)
+def _result(
+    use_id: str, content: Sequence[ResultPart], *, is_error: bool = False
+) -> ToolResultBlock:
     return ToolResultBlock(
-        type="tool_result", tool_use_id=use_id, content=content, is_error=is_error
+        type="tool_result", tool_use_id=use_id, content=tuple(content), is_error=is_error
     )
 
 
@@ -155,16 +148,3 @@ def arguments_of(arguments: JsonValue) -> dict[str, JsonValue]:
     if isinstance(arguments, dict):
         return arguments
     return {"arguments": arguments} if arguments else {}
-
-
-def unreadable(path: str, kind: str, model: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{path}: Could not process {kind}: model '{model}' does not support {kind} input"
-    )
-
-
-def unreadable_note(kind: str) -> TextBlock:
-    """Return what takes the place of content in a result: refusing it would fail every later
-    request of the session.
-    """
-    return text_block(f"[{kind} that this model cannot read]")

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from pensieve.engine.generation import Engine
+from pensieve.media.decoder import Decoder
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
 from pensieve.server.activity.findings import Findings, FindingsCache
@@ -29,6 +30,7 @@ from pensieve.server.http.request_body import BodyAdmission, BodyBudget
 from pensieve.server.keys.limits import KeyLimiter
 from pensieve.server.keys.ring import KeyRing
 from pensieve.server.messages.completion import Completer
+from pensieve.server.messages.documents import DocumentReader
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
 from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
@@ -77,7 +79,9 @@ def build_app(
     registry = BatchRegistry(batches)
     generated_answers = GeneratedAnswers()
     answer_store = _answer_store(settings, model, generated_answers)
-    pipeline = RequestPipeline(engine, model, files.text, generated_answers)
+    pipeline = RequestPipeline(
+        engine, model, DocumentReader(files.read, Decoder().pdf_pages), generated_answers
+    )
     completer = Completer(engine, model, generated_answers.add)
     sessions = Sessions(model.tokenizer.neutralize)
     parts = parts or AppParts()

@@ -273,6 +273,12 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
+def bare_environment() -> dict[str, str]:
+    """Return what Python itself may need: nothing that is secret."""
+    # The user's packages are in HOME; some Pythons are found by their libraries alone.
+    return {name: os.environ[name] for name in ("HOME", "LD_LIBRARY_PATH") if name in os.environ}
+
+
 @contextmanager
 def variables_set(changes: Mapping[str, str]) -> Generator[None]:
     """Set variables for this process and the children it starts in the block."""

@@ -64,7 +64,8 @@ TOOLS = {
     "test_agent_loop[model1]",
     "test_unicode_tool_call_integration",
 }
-# Images, audio and PDFs; OpenAI's JSON mode; a recording of the network.
+# Images and audio; PDFs that the test fetches from the web; OpenAI's JSON mode; a recording of the
+# network.
 UNSUPPORTED = {
     "test_image_inputs",
     "test_image_tool_message",

@@ -10,6 +10,7 @@ from anthropic import Anthropic
 from tests.clients.conftest import Connect
 from tests.clients.serving import CachingEngine, prompts
 from tests.support.fakes import ScriptedEngine, says
+from tests.support.pdfs import document_of, locked_pdf, pdf_of
 
 HELLO = [{"role": "user", "content": "hello"}]
 CALL: dict[str, Any] = {"model": "m", "max_tokens": 50, "messages": HELLO}
@@ -248,3 +249,22 @@ def test_files_are_stored_referenced_and_deleted(connect: Connect) -> None:
         client.files.retrieve_metadata(file.id)
     with pytest.raises(anthropic.BadRequestError, match="image/png"):
         client.files.upload(file=("a.png", b"\x89PNG", "image/png"))
+
+
+def test_a_pdf_is_read_also_by_its_file_id(connect: Connect) -> None:
+    engine = ScriptedEngine([says("ok")])
+    client = connect(engine)
+    content = pdf_of("Once upon", "a time")
+    file = client.files.upload(file=("story.pdf", content, "application/pdf"))
+    stored = {"type": "document", "source": {"type": "file", "file_id": file.id}}
+    for document in (document_of(content), stored):
+        messages = [{"role": "user", "content": [document]}]
+        usage = client.messages.create(**CALL | {"messages": messages}).usage
+        counted = client.messages.count_tokens(model="m", messages=messages)
+        assert counted.input_tokens == usage.input_tokens
+    first, second = prompts(engine)
+    assert first == second
+    assert '<page number="1">\nOnce upon\n</page>\n<page number="2">\na time\n</page>' in first
+    messages = [{"role": "user", "content": [document_of(locked_pdf())]}]
+    with pytest.raises(anthropic.BadRequestError, match="The PDF specified is password protected"):
+        client.messages.create(**CALL | {"messages": messages})

@@ -24,6 +24,10 @@ DOCUMENTS = [
     {"type": "document", "source": {"type": "content", "content": "abc"}, "title": "t"},
     {"type": "document", "source": {"type": "file", "file_id": "file_01"}},
     {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
+    },
+    {
         "type": "search_result",
         "source": "s",
         "title": "t",

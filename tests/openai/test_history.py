@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api.messages.content_blocks import ToolResultBlock
+from pensieve.api.messages.content_blocks import DocumentBlock, ToolResultBlock, TranslatedPdf
 from pensieve.api.messages.request import ApiVersion, Conversation
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.chat_request import ChatMessage
@@ -218,8 +218,6 @@ def test_thought_precedes_text_and_calls(field: str) -> None:
         ({"type": "input_image", "image_url": "data:"}, "image"),
         ({"type": "image", "source": {}}, "image"),
         ({"type": "input_audio", "input_audio": {}}, "audio"),
-        ({"type": "input_file", "file_id": "x"}, "file"),
-        ({"type": "file", "file": {"file_id": "x"}}, "file"),
     ],
 )
 def test_part_that_is_not_text_is_refused_with_its_path(part: object, kind: str) -> None:
@@ -253,3 +251,49 @@ def test_any_order_of_messages_is_a_valid_conversation(messages: list[dict[str, 
     validate(Conversation(model="m", messages=made), ApiVersion())
     texts = [block for turn in made for block in turn.content if block.type == "text"]
     assert len(texts) == 1 + sum(message.get("content") == "x" for message in messages)
+
+
+def test_a_file_becomes_a_document_with_the_path_of_its_data() -> None:
+    data = {"file_data": "data:application/pdf;name=a.pdf;base64,JVBERi0=", "filename": "a.pdf"}
+    parts = [{"type": "text", "text": "read"}, {"type": "file", "file": data}]
+    for role, is_optional in (("user", False), ("tool", True)):
+        answered = {"role": role, "tool_call_id": "a", "content": parts}
+        messages = [HI, calls("a"), answered]
+        made = turns_of([ChatMessage.model_validate(message) for message in messages], "m")
+        content = made[-1].content
+        if isinstance(content[0], ToolResultBlock):
+            content = content[0].content
+        document = content[-1]
+        assert isinstance(document, DocumentBlock)
+        assert document.title == "a.pdf"
+        assert document.source == TranslatedPdf(
+            type="base64",
+            media_type="application/pdf",
+            data="JVBERi0=",
+            path="messages.2.content.1.file.file_data",
+            is_optional=is_optional,
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"type": "file", "file": {"file_id": "x"}},
+            "file.file_data: Could not process file: only",
+        ),
+        ({"type": "input_file", "file_id": "x"}, "file_data: Could not process file: only a PDF's"),
+        (
+            {"type": "file", "file": {"file_data": "data:text/csv;base64,YQ=="}},
+            "file.file_data: Could not process file: only PDFs are read, not 'text/csv'",
+        ),
+    ],
+)
+def test_a_file_that_is_no_pdf_is_refused_and_a_note_in_a_result(
+    part: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        turns({"role": "user", "content": [part]})
+    assert caught.value.message.startswith(f"messages.0.content.0.{message}")
+    noted = turns(HI, calls("a"), result("a", [part]))[-1]
+    assert noted == ("user", [("a", "[file that this model cannot read]")])

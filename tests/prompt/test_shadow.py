@@ -141,11 +141,14 @@ def test_newest_texts_fit_the_limit_and_the_last_is_trimmed() -> None:
     assert shadows(*messages, max_chars=0) == ()
 
 
+IMAGE = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+
+
 def test_thoughts_texts_and_images_are_not_copied() -> None:
     thought = {"type": "thinking", "thinking": FILE, "signature": ""}
     answer = {"role": "assistant", "content": [thought, {"type": "text", "text": FILE}]}
     assert shadows({"role": "user", "content": FILE}, answer) == ()
-    assert shadows(result("Read", [{"type": "image"}])) == ()
+    assert shadows(result("Read", [IMAGE])) == ()
 
 
 def test_tokens_of_a_shadow_are_those_of_its_text_and_are_found_once() -> None:

@@ -42,12 +42,35 @@ class TextBlock(_Block):
     citations: JsonValue = None
 
 
+class Base64Image(RequestModel):
+    """An image's bytes."""
+
+    type: Literal["base64"]
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: str
+
+
+class UrlSource(RequestModel):
+    """A URL, which is not fetched."""
+
+    type: Literal["url"]
+    url: str
+
+
+class FileSource(RequestModel):
+    """An uploaded file."""
+
+    type: Literal["file"]
+    file_id: str
+
+
 class ImageBlock(_Block):
     """An image: always refused."""
 
     # Decoded, so that the refusal has the wording on which clients drop the image and retry.
 
     type: Literal["image"]
+    source: Annotated[Base64Image | UrlSource | FileSource, Field(discriminator="type")]
 
 
 DocumentPart = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
@@ -70,27 +93,31 @@ class ContentSource(RequestModel):
     ]
 
 
-class FileSource(RequestModel):
-    """An uploaded file."""
+class PdfSource(RequestModel):
+    """The bytes of a PDF."""
 
-    # prompt/conversation/file_text.py replaces it by the file's text.
+    type: Literal["base64"]
+    media_type: Literal["application/pdf"]
+    data: str
 
-    type: Literal["file"]
-    file_id: str
 
+class TranslatedPdf(PdfSource):
+    """A PDF of a request of another API, which is in no request of this one."""
 
-class BinarySource(RequestModel):
-    """The bytes of a PDF, or a URL."""
-
-    type: Literal["base64", "url"]
+    path: str  # of the field in which the client wrote it
+    # Whether a note takes the place of a PDF that cannot be read: in a tool's result, where an
+    # error would come back with every later request.
+    is_optional: bool = False
 
 
 class DocumentBlock(_Block):
-    """A document: text, or content that needs a vision model."""
+    """A document, of which models read the text."""
 
     type: Literal["document"]
+    # prompt/conversation/documents.py replaces files and PDFs by their text.
     source: Annotated[
-        TextSource | ContentSource | FileSource | BinarySource, Field(discriminator="type")
+        TextSource | ContentSource | FileSource | PdfSource | UrlSource,
+        Field(discriminator="type"),
     ]
     title: str | None = None
     context: str | None = None

@@ -29,6 +29,7 @@ from pensieve.api.messages.content_blocks import (
     DocumentBlock,
     FileSource,
     MCPToolResultBlock,
+    PdfSource,
     ResultPart,
     SystemContent,
     ToolChangeBlock,
@@ -109,17 +110,17 @@ class Conversation(RequestModel):
         return bool(self.tools) or any(isinstance(block, ToolChangeBlock) for block in self.blocks)
 
     @property
-    def names_files(self) -> bool:
-        """Whether a document refers to an uploaded file."""
-        return any(map(_names_file, self.blocks))
+    def has_unread_documents(self) -> bool:
+        """Whether a document is an uploaded file or a PDF, whose text is elsewhere."""
+        return any(map(_is_unread, self.blocks))
 
 
-def _names_file(block: ContentBlock | ResultPart) -> bool:
+def _is_unread(block: ContentBlock | ResultPart) -> bool:
     match block:
-        case DocumentBlock(source=FileSource()):
+        case DocumentBlock(source=FileSource() | PdfSource()):
             return True
         case ToolResultBlock() | MCPToolResultBlock():
-            return any(map(_names_file, block.content))
+            return any(map(_is_unread, block.content))
         case _:
             return False
 

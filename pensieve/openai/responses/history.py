@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
+    DocumentBlock,
     TextBlock,
     ThinkingBlock,
     ToolChangeBlock,
@@ -16,6 +17,7 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.api.messages.request import Turn
 from pensieve.api.messages.signatures import bare_signature, thought_in
 from pensieve.api.messages.tools import CustomTool
+from pensieve.openai.content_parts import ContentPart, block_of
 from pensieve.openai.responses.items import (
     AddedTools,
     BuiltInCall,
@@ -24,23 +26,17 @@ from pensieve.openai.responses.items import (
     FunctionCall,
     Item,
     Message,
-    Part,
     Reasoning,
     decode_at,
     item_of,
 )
 from pensieve.openai.responses.request import JsonObject
 from pensieve.openai.responses.tools import DeclaredTools, declared_tools
-from pensieve.openai.turns import (
-    UNREADABLE,
-    TurnBuilder,
-    arguments_of,
-    text_block,
-    unreadable,
-    unreadable_note,
-)
+from pensieve.openai.turns import TurnBuilder, arguments_of, text_block
 
 _log = logging.getLogger("pensieve.openai")
+
+_Content = TextBlock | DocumentBlock
 
 
 def turns_of(
@@ -83,7 +79,7 @@ class _History:
             case BuiltInCall():
                 self._add_call(item.call_id, item.name, item.input)
             case CallOutput(call_id=call_id, output=output):
-                self.turns.add_result(call_id, tuple(_output_texts(output, path)))
+                self.turns.add_result(call_id, tuple(_output(output, path, self._model)))
             case Reasoning():
                 self._add_answer(tuple(_thoughts(item)))
             case AddedTools(tools=tools):
@@ -93,14 +89,14 @@ class _History:
                 assert_never(item)
 
     def _add_message(self, message: Message, path: str) -> None:
-        texts = tuple(_texts(message.content, path, self._model))
+        content = tuple(_content(message.content, path, self._model))
         match message.role:
             case "user":
-                self.turns.add_user(texts)
+                self.turns.add_user(content)
             case "assistant":
-                self._add_answer(texts)
+                self._add_answer(content)
             case "system" | "developer":
-                self.turns.add_system(texts)
+                self.turns.add_system(content)
 
     def _add_call(self, call_id: str, name: str, tool_input: JsonObject) -> None:
         self.turns.begin_answer()
@@ -112,12 +108,11 @@ class _History:
         self.turns.extend_answer(blocks)
 
 
-def _texts(parts: Sequence[Part], path: str, model: str) -> Iterator[TextBlock]:
+def _content(parts: Sequence[ContentPart], path: str, model: str) -> Iterator[_Content]:
     for at, part in enumerate(parts):
-        if kind := UNREADABLE.get(part.type):
-            raise unreadable(f"{path}.content.{at}.type", kind, model)
-        if text := part.text or part.refusal:
-            yield text_block(text)
+        block = block_of(part, f"{path}.content.{at}", model, in_result=False)
+        if block is not None:
+            yield block
 
 
 def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
@@ -129,8 +124,8 @@ def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
         yield ThinkingBlock(type="thinking", thinking=thought, signature=signature)
 
 
-def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
-    """Yield the texts of a result, with a note in the place of what cannot be read."""
+def _output(output: JsonValue, path: str, model: str) -> Iterator[_Content]:
+    """Yield the content of a result, with a note in the place of what cannot be read."""
     if not isinstance(output, list):
         yield text_block(output if isinstance(output, str) else json.dumps(output))
         return
@@ -138,11 +133,10 @@ def _output_texts(output: JsonValue, path: str) -> Iterator[TextBlock]:
         if not isinstance(fields, dict) or "type" not in fields:
             yield text_block(json.dumps(fields))
             continue
-        part = decode_at(f"{path}.output.{at}", Part, fields)
-        if kind := UNREADABLE.get(part.type):
-            yield unreadable_note(kind)
-        elif part.text:
-            yield text_block(part.text)
+        part = decode_at(f"{path}.output.{at}", ContentPart, fields)
+        block = block_of(part, f"{path}.output.{at}", model, in_result=True)
+        if block is not None:
+            yield block
 
 
 def _addition(tool: CustomTool) -> ToolChangeBlock:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 from pensieve.api.base import RequestModel, one_text_block
 from pensieve.api.messages.request import decode
 from pensieve.errors import InvalidRequestError
+from pensieve.openai.content_parts import ContentPart
 from pensieve.openai.generation_fields import text_or_list
 from pensieve.openai.responses.request import JsonObject
 
@@ -20,20 +21,12 @@ CallId = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Part(RequestModel):
-    """A part of an item's content."""
-
-    type: str = "text"
-    text: str = ""
-    refusal: str = ""
-
-
 def _parts(content: object) -> object:
     return one_text_block(text_or_list(content))
 
 
 # A string is one text part.
-Content = Annotated[tuple[Part, ...], BeforeValidator(_parts)]
+Content = Annotated[tuple[ContentPart, ...], BeforeValidator(_parts)]
 
 
 class Message(RequestModel):
@@ -88,8 +81,8 @@ class CallOutput(RequestModel):
 class Reasoning(RequestModel):
     """The thought of an earlier answer."""
 
-    summary: tuple[Part, ...] = ()
-    content: tuple[Part, ...] = ()
+    summary: tuple[ContentPart, ...] = ()
+    content: tuple[ContentPart, ...] = ()
     encrypted_content: str = ""
 
     @property

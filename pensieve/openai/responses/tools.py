@@ -15,10 +15,9 @@ from pydantic import Field, StrictBool
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.tools import CustomTool as ToolWithSchema
 from pensieve.api.messages.tools import InputGrammar
-from pensieve.openai.custom_tools import text_tool
-from pensieve.openai.hosted_tools import log_ignored_tools
 from pensieve.openai.responses.items import decode_at
 from pensieve.openai.responses.request import JsonObject
+from pensieve.openai.tool_kinds import log_ignored_tools, text_tool
 
 MAX_NAME_CHARS = 64
 _DIGEST_CHARS = 8

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import assert_never, cast
 
 from pensieve.api.messages.content_blocks import (
-    BinarySource,
     BrowserStateBlock,
     CompactionBlock,
     ContainerUploadBlock,
@@ -21,6 +20,7 @@ from pensieve.api.messages.content_blocks import (
     ImageBlock,
     MCPToolResultBlock,
     MCPToolUseBlock,
+    PdfSource,
     ResultPart,
     SearchResultBlock,
     ServerToolResultBlock,
@@ -32,6 +32,7 @@ from pensieve.api.messages.content_blocks import (
     ToolReferenceBlock,
     ToolResultBlock,
     ToolUseBlock,
+    UrlSource,
 )
 from pensieve.dialects.dialect import JSON_CALL, ToolCall, ToolSpec
 from pensieve.dialects.format_calls import format_calls, format_json
@@ -158,7 +159,7 @@ def _document(block: DocumentBlock, tool_names: ToolNames) -> str:
             pass
         case ContentSource(content=parts):
             text = "\n".join(part_text(one, tool_names) for one in parts)
-        case FileSource() | BinarySource():
+        case FileSource() | PdfSource() | UrlSource():
             raise AssertionError("unreadable documents are refused before they are written")
         case _:
             assert_never(block.source)

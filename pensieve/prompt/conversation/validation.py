@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from pensieve.api.messages.content_blocks import (
-    BinarySource,
     ContentBlock,
     ContentSource,
     DocumentBlock,
@@ -21,6 +20,7 @@ from pensieve.api.messages.content_blocks import (
     TextBlock,
     ToolResultBlock,
     ToolUseBlock,
+    UrlSource,
 )
 from pensieve.api.messages.options import EnabledThinking
 from pensieve.api.messages.request import (
@@ -266,9 +266,15 @@ def _refuse_turn(turn: Turn, path: str, model: str) -> None:
         )
     for part, part_path in _parts(turn.content, f"{path}.content"):
         if isinstance(part, ImageBlock):
-            raise _unreadable(part_path, "image", model)
-        if isinstance(part, DocumentBlock) and isinstance(part.source, BinarySource):
-            raise _unreadable(part_path, "document", model)
+            raise InvalidRequestError(
+                f"{part_path}.image: Could not process image:"
+                f" model '{model}' does not support image input"
+            )
+        if isinstance(part, DocumentBlock) and isinstance(part.source, UrlSource):
+            raise InvalidRequestError(
+                f"{part_path}.document: Could not process document:"
+                " documents by URL are not fetched; send them as base64"
+            )
 
 
 def _parts(
@@ -285,14 +291,6 @@ def _parts(
                 yield from _parts(content, f"{part_path}.document.source.content")
             case _:
                 pass
-
-
-def _unreadable(part_path: str, kind: str, model: str) -> InvalidRequestError:
-    kind_name = "image" if kind == "image" else "PDF"
-    return InvalidRequestError(
-        f"{part_path}.{kind}: Could not process {kind}:"
-        f" model '{model}' does not support {kind_name} input"
-    )
 
 
 def _check_generation_supported(call: MessagesRequest) -> None:

@@ -60,6 +60,12 @@ class StoredFile:
     owner: str = ""  # name of the key
 
 
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    media_type: str
+    content: bytes
+
+
 class FileStore:
     def __init__(
         self,
@@ -124,10 +130,11 @@ class FileStore:
             raise FileExpiredError(file.id)
         return self._folder / file.id
 
-    def text(self, file_id: str, owner: str = "") -> str:
-        """Return the content as text. Raises `NotFoundError`, `FileExpiredError`, OSError."""
+    def read(self, file_id: str, owner: str = "") -> FileContent:
+        """Raises `NotFoundError`, `FileExpiredError`, OSError."""
+        file = self.get(file_id, owner)
         try:
-            return self.content(self.get(file_id, owner)).read_bytes().decode("utf-8-sig")
+            return FileContent(file.mime_type, self.content(file).read_bytes())
         except FileNotFoundError:
             raise NotFoundError(f"File not found: {file_id}") from None
 

@@ -1,7 +1,7 @@
-"""Reads a multipart upload of one text file: its bytes, a safe file name, and a text media type.
+"""Reads a multipart upload of one text file or PDF: its bytes, a safe file name, its media type.
 
-The type comes from the client or from the file name; the bytes must be UTF-8 text in any case,
-which is all that a text model reads. The files endpoint calls it.
+The type comes from the client or from the file name; the bytes must be UTF-8 text, or a PDF's,
+whose text is read when a message refers to it. The files endpoint calls it.
 """
 
 import re
@@ -50,6 +50,9 @@ TEXT_TYPES = frozenset(
         "x-httpd-php",
     ]
 )
+PDF_TYPE = "application/pdf"
+_PDF_HEAD = b"%PDF-"
+_PDF_HEAD_WITHIN = 1024  # bytes of a PDF, before which some programs write others
 _UNSPECIFIED = {"", "application/octet-stream", "binary/octet-stream"}
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", re.ASCII)
 _PLAIN = "text/plain"
@@ -129,24 +132,27 @@ async def _upload(form: FormData, max_bytes: int) -> Upload:
         raise RequestTooLargeError(
             f"file: larger than the {max_bytes} bytes that this server stores"
         )
-    find_type = partial(text_type, file.content_type or "", file.filename or "", content)
+    find_type = partial(media_type_of, file.content_type or "", file.filename or "", content)
     mime_type = await anyio.to_thread.run_sync(find_type)
     return Upload(content, safe_name(file.filename or "", mime_type), mime_type, fields)
 
 
-def text_type(declared_type: str, filename: str, content: bytes) -> str:
-    """Return the media type of a text file. Raises `InvalidRequestError` for anything else."""
+def media_type_of(declared_type: str, filename: str, content: bytes) -> str:
+    """Return the media type of a text file or a PDF. Raises `InvalidRequestError` for others."""
     media_type = declared_type.partition(";")[0].strip().lower()
     is_text = _is_text(content)
     if media_type in _UNSPECIFIED:
         guessed = _TYPES.guess_type(filename, strict=False)[0] or _PLAIN
         # A name may mislead: `.ts` is guessed as video, but may be TypeScript.
         media_type = guessed if _is_text_type(guessed) or not is_text else _PLAIN
+    if media_type == PDF_TYPE:
+        if _PDF_HEAD not in content[:_PDF_HEAD_WITHIN]:
+            raise InvalidRequestError("file: the content is not a PDF")
+        return PDF_TYPE
     if not _is_text_type(media_type):
         raise InvalidRequestError(
-            f"file: files of type '{media_type[:100]}' are not supported; this server stores text"
-            " documents"
-            " (text/*, application/json and the like)"
+            f"file: files of type '{media_type[:100]}' are not supported; this server stores PDFs"
+            " and text documents (text/*, application/json and the like)"
         )
     if not is_text:
         raise InvalidRequestError("file: the content is not text in UTF-8")

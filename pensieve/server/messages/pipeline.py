@@ -3,7 +3,7 @@
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -18,7 +18,6 @@ from pensieve.api.messages.tools import ServerTool
 from pensieve.engine.generation import Engine
 from pensieve.errors import InvalidRequestError
 from pensieve.models.served_model import ServedModel
-from pensieve.prompt.conversation.file_text import with_file_texts
 from pensieve.prompt.conversation.validation import validate
 from pensieve.prompt.raw_text import raw_prompt
 from pensieve.prompt.render import Prompt, PromptRenderer
@@ -39,6 +38,7 @@ from pensieve.server.messages.completion import (
     Completion,
     OnAnswer,
 )
+from pensieve.server.messages.documents import DocumentReader
 from pensieve.server.middleware.request_context import request_context_of
 from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
@@ -52,8 +52,6 @@ RENDER_TIMEOUT_S = 120.0
 # What a request means that names no version.
 OLDEST_VERSION = ApiVersion()
 
-# Of a file's id and the name of the key that owns it. Raises `NotFoundError`.
-OwnedFileText = Callable[[str, str], str]
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 
 
@@ -68,13 +66,13 @@ class RequestPipeline:
         self,
         engine: Engine,
         model: ServedModel,
-        file_text: OwnedFileText,
+        documents: DocumentReader,
         generated_answers: GeneratedAnswers,
         threads: DeadlineThreads | None = None,
     ) -> None:
         self._engine = engine
         self._context_tokens = model.context_tokens
-        self._file_text = file_text
+        self._documents = documents
         self._threads = threads or DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
         self._model = model
         self._renderer = PromptRenderer(
@@ -82,18 +80,18 @@ class RequestPipeline:
         )
 
     async def parse(self, kind: type[ConversationT], body: bytes, key_name: str) -> ConversationT:
-        """Return the call in `body`, with the texts of its files, which the key owns.
+        """Return the call in `body` with the texts of its documents.
 
-        Raises `InvalidRequestError`, `RequestTooLargeError`, and `NotFoundError` for a file.
+        Raises `InvalidRequestError`, and what `DocumentReader.read` raises.
         """
+        return await self.with_documents(await run_in_thread(partial(parse, kind, body)), key_name)
 
-        def parsed() -> ConversationT:
-            call = parse(kind, body)
-            if not call.names_files:
-                return call
-            return with_file_texts(call, lambda file_id: self._file_text(file_id, key_name))
+    async def with_documents(self, call: ConversationT, key_name: str) -> ConversationT:
+        """Return `call` with the texts of its documents; the key owns the files among them.
 
-        return await run_in_thread(parsed)
+        Raises what `DocumentReader.read` raises.
+        """
+        return await self._documents.read(call, key_name) if call.has_unread_documents else call
 
     async def validate(
         self,

@@ -169,17 +169,19 @@ class ResponsesEndpoint:
     async def _translated(
         self, kind: type[_RequestT], body: bytes, owner: str
     ) -> tuple[_RequestT, TranslatedRequest]:
-        """Return the request in `body` without references, and its conversation. owner: of what it
-        refers to.
+        """Return the request in `body` without references, and its conversation, documents as text.
+        owner: of what it refers to.
 
         Raises `InvalidRequestError`, also for an unknown previous response, and `NotFoundError` for
-        an unknown item.
+        an unknown item, and what `RequestPipeline.with_documents` raises.
         """
         call = await run_in_thread(partial(parse, kind, body))
         call = await self._without_references(call, owner)
         previous_id = call.previous_response_id
         stored = [] if previous_id is None else await self._store.history(previous_id, owner)
-        return call, await run_in_thread(partial(translated, call, stored))
+        whole = await run_in_thread(partial(translated, call, stored))
+        conversation = await self._pipeline.with_documents(whole.conversation, owner)
+        return call, replace(whole, conversation=conversation)
 
     async def _without_references(self, call: _RequestT, owner: str) -> _RequestT:
         ids = list(filter(None, map(reference_of, call.input)))

@@ -78,7 +78,7 @@ def test_every_known_block_is_accepted_with_and_without_a_cache_breakpoint(
     "part",
     [
         {"type": "text", "text": "x"},
-        {"type": "image"},
+        {"type": "image", "source": {"type": "file", "file_id": "file_1"}},
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}},
         {"type": "search_result", "source": "s", "title": "t", "content": []},
         {"type": "tool_reference", "tool_name": "t"},
@@ -142,6 +142,22 @@ def test_only_a_system_turn_may_have_an_output_config_without_content() -> None:
             " 'tool_reference', 'browser_state'",
         ),
         ({"type": "document"}, "content.0.document.source: Field required"),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf"}},
+            "content.0.document.source.base64.data: Field required",
+        ),
+        (
+            {
+                "type": "document",
+                "source": {"type": "base64", "media_type": "image/png", "data": ""},
+            },
+            "content.0.document.source.base64.media_type: Input should be 'application/pdf'",
+        ),
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": ""}},
+            "content.0.image.source.base64.media_type: Input should be 'image/jpeg', 'image/png',"
+            " 'image/gif' or 'image/webp'",
+        ),
         (
             {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "2h"}},
             "content.0.text.cache_control.ttl: Input should be '5m' or '1h'",

@@ -37,23 +37,27 @@ def test_a_string_and_one_text_block_are_the_same_content() -> None:
 
 
 FILE = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+SOURCE = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+PDF = {"type": "document", "source": SOURCE}
 TEXT = {"type": "document", "source": {"type": "text", "data": "file"}}
 
 
 @pytest.mark.parametrize(
-    ("block", "names_files"),
+    ("block", "is_unread"),
     [
         (FILE, True),
+        (PDF, True),
+        ({"type": "tool_result", "tool_use_id": "t", "content": [TEXT, PDF]}, True),
         ({"type": "tool_result", "tool_use_id": "t", "content": [TEXT, FILE]}, True),
         (TEXT, False),
         ({"type": "tool_result", "tool_use_id": "t", "content": [TEXT]}, False),
     ],
 )
-def test_a_call_names_files_if_a_document_at_any_depth_does(
-    block: dict[str, object], names_files: bool
+def test_a_call_has_unread_documents_if_there_is_one_at_any_depth(
+    block: dict[str, object], is_unread: bool
 ) -> None:
     turns = [*HELLO, {"role": "user", "content": [block]}]
-    assert parsed(messages=turns).names_files == names_files
+    assert parsed(messages=turns).has_unread_documents == is_unread
 
 
 def test_a_call_declares_tools_in_its_own_field_or_in_a_turn() -> None:

@@ -5,7 +5,7 @@ import json
 from typing import Any, Literal
 
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, BadRequestError, OpenAI
 from pydantic import BaseModel
 
 from pensieve.engine.generation import Sampling
@@ -14,6 +14,7 @@ from tests.clients.serving import ToolCallingEngine, prompts
 from tests.clients.test_python_tools import INPUT, THINKING_DIALECT, call_text
 from tests.server.serving import KEY
 from tests.support.fakes import ScriptedEngine, says
+from tests.support.pdfs import base64_of, locked_pdf, pdf_of
 
 CALL: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 SCHEMA = {
@@ -252,3 +253,42 @@ def test_concurrent_streams_are_all_answered(connect: Connect) -> None:
 
     assert asyncio.run(ask_all()) == ["Hello!"] * 8
     assert len(prompts(engine)) == 8
+
+
+def test_a_pdf_is_read_in_a_message_and_in_a_result(connect: Connect) -> None:
+    engine = ScriptedEngine([says("ok")])
+    data = f"data:application/pdf;base64,{base64_of(pdf_of('Once upon'))}"
+    part: dict[str, Any] = {"type": "file", "file": {"filename": "a.pdf", "file_data": data}}
+    function = {"name": "read", "arguments": "{}"}
+    connect(engine).chat.completions.create(
+        model="m",
+        messages=[
+            {"role": "user", "content": [part, {"type": "text", "text": "Read."}]},
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c", "type": "function", "function": function}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": [part]},
+        ],
+    )
+    (prompt,) = prompts(engine)
+    page = '<document title="a.pdf">\n<page number="1">\nOnce upon\n</page>\n</document>'
+    assert prompt.count(page) == 2
+
+
+def test_a_pdf_that_is_not_read_is_an_error_in_a_message_and_a_note_in_a_result(
+    connect: Connect,
+) -> None:
+    engine = ScriptedEngine([says("ok")])
+    client = connect(engine)
+    part: dict[str, Any] = {"type": "file", "file": {"file_data": base64_of(locked_pdf())}}
+    user = {"role": "user", "content": [{"type": "text", "text": "Read."}, part]}
+    with pytest.raises(BadRequestError) as caught:
+        client.chat.completions.create(model="m", messages=[user])
+    assert caught.value.param == "messages[0].content[1].file.file_data"
+    assert "The PDF specified is password protected." in caught.value.message
+    call = {"id": "c", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "c", "content": [part]}
+    messages = [*CALL["messages"], {"role": "assistant", "tool_calls": [call]}, result]
+    client.chat.completions.create(model="m", messages=messages)
+    assert "The PDF specified is password protected." in prompts(engine)[0]

@@ -17,6 +17,7 @@ from tests.clients.test_python_tools import INPUT, THINKING_DIALECT, call_text
 from tests.server.openai.calls import PATCHED, SPACE, SPACED
 from tests.server.serving import KEY
 from tests.support.fakes import STOP_TOKEN, ScriptedEngine, says
+from tests.support.pdfs import base64_of, locked_pdf, pdf_of
 
 CALL: dict[str, Any] = {"model": "m", "input": "hello"}
 WRITE: dict[str, Any] = {
@@ -314,3 +315,32 @@ def test_concurrent_streams_are_all_answered(connect: Connect) -> None:
             return await asyncio.gather(*(ask(client) for _ in range(8)))
 
     assert asyncio.run(ask_all()) == ["Hello!"] * 8
+
+
+def test_a_pdf_is_read_in_a_message_and_in_a_result(connect: Connect) -> None:
+    engine = ScriptedEngine([says("ok")])
+    client = connect(engine)
+    data = f"data:application/pdf;base64,{base64_of(pdf_of('Once upon'))}"
+    part: dict[str, Any] = {"type": "input_file", "filename": "a.pdf", "file_data": data}
+    items: list[Any] = [
+        {"role": "user", "content": [part, {"type": "input_text", "text": "Read."}]},
+        {"type": "function_call", "call_id": "c", "name": "read", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": [part]},
+    ]
+    answer = client.responses.create(model="m", input=items)
+    (prompt,) = prompts(engine)
+    page = '<document title="a.pdf">\n<page number="1">\nOnce upon\n</page>\n</document>'
+    assert prompt.count(page) == 2
+    counted = client.responses.input_tokens.count(model="m", input=items)
+    assert counted.input_tokens == answer.usage.input_tokens
+    client.responses.create(model="m", input="More.", previous_response_id=answer.id)
+    assert prompts(engine)[1].count(page) == 2
+
+
+def test_a_pdf_that_is_not_read_is_an_error_by_its_path(connect: Connect) -> None:
+    client = connect(ScriptedEngine([says("no")]))
+    part: dict[str, Any] = {"type": "input_file", "file_data": base64_of(locked_pdf())}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="m", input=[{"role": "user", "content": [part]}])
+    assert caught.value.param == "input[0].content[0].file_data"
+    assert "The PDF specified is password protected." in caught.value.message

@@ -23,7 +23,7 @@ TEXT = {"type": "text", "text": "look"}
 HI = ("user", [TEXT])
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
 NO_IMAGE = "Could not process image: model 'm' does not support image input"
-NO_PDF = "Could not process document: model 'm' does not support PDF input"
+NO_URL = "Could not process document: documents by URL are not fetched; send them as base64"
 
 
 def use(name: str) -> dict[str, object]:
@@ -302,8 +302,7 @@ def unreadable(*messages: dict[str, Any], **fields: Any) -> str:
     return refusal(messages=messages or [HELLO], **fields)
 
 
-def pdf(source: str) -> dict[str, Any]:
-    return {"type": "document", "source": {"type": source}}
+LINKED = {"type": "document", "source": {"type": "url", "url": "https://a.example/b.pdf"}}
 
 
 def test_image_is_refused_with_its_path_in_the_request() -> None:
@@ -319,13 +318,12 @@ def test_image_in_a_tool_result_is_refused_with_its_path() -> None:
     assert unreadable(message) == expected
 
 
-@pytest.mark.parametrize("source", ["base64", "url"])
-def test_binary_document_is_refused_at_any_position(source: str) -> None:
-    message = {"role": "user", "content": [pdf(source)]}
-    assert unreadable(message) == f"messages.0.content.0.document: {NO_PDF}"
-    result = {"type": "tool_result", "tool_use_id": "a", "content": [pdf(source)]}
+def test_document_by_url_is_refused_at_any_position() -> None:
+    message = {"role": "user", "content": [LINKED]}
+    assert unreadable(message) == f"messages.0.content.0.document: {NO_URL}"
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [LINKED]}
     assert unreadable({"role": "user", "content": [result]}) == (
-        f"messages.0.content.0.tool_result.content.0.document: {NO_PDF}"
+        f"messages.0.content.0.tool_result.content.0.document: {NO_URL}"
     )
 
 

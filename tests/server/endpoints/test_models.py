@@ -28,6 +28,7 @@ async def test_served_model_is_listed_under_its_name_and_claude_alias() -> None:
         assert (model["max_input_tokens"], model["max_tokens"]) == (4096, 4096)
         assert model["capabilities"]["batch"] == {"supported": True}
         assert model["capabilities"]["image_input"] == {"supported": False}
+        assert model["capabilities"]["pdf_input"] == {"supported": True}
 
 
 async def test_pages_go_forward_and_back() -> None:

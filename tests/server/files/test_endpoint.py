@@ -146,13 +146,18 @@ async def test_text_is_accepted_under_any_file_name(
     assert response.json()["mime_type"] == stored
 
 
+@pytest.mark.parametrize("sent", ["application/pdf", "application/octet-stream", ""])
+async def test_a_pdf_is_accepted(client: httpx.AsyncClient, sent: str) -> None:
+    response = await upload(client, ("a.pdf", b"\n%PDF-1.7\xff", sent))
+    assert response.json()["mime_type"] == "application/pdf"
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (
-            ("a.pdf", b"%PDF", "application/pdf"),
-            "files of type 'application/pdf' are not supported",
-        ),
+        (("a.pdf", b"%PNG", "application/pdf"), "the content is not a PDF"),
+        (("a.pdf", b" " * 1020 + b"%PDF-", "application/pdf"), "the content is not a PDF"),
+        (("a.txt", b"%PDF-\xff", "text/plain"), "the content is not text in UTF-8"),
         (("a.png", b"x", "image/png"), "files of type 'image/png' are not supported"),
         (("a.png", b"\xff", "application/octet-stream"), "files of type 'image/png'"),
         (("a.svg", b"x", "image/svg+xml"), "files of type 'image/svg+xml'"),

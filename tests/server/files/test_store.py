@@ -7,7 +7,7 @@ import pytest
 
 from pensieve.atomic_files import TEMPORARY
 from pensieve.errors import FileExpiredError, NotFoundError, StorageQuotaExceededError
-from pensieve.server.files.store import EXPIRED_RETENTION_S, FileStore, StorageLimits
+from pensieve.server.files.store import EXPIRED_RETENTION_S, FileContent, FileStore, StorageLimits
 from tests.server.batch_cases import Clock
 
 
@@ -40,7 +40,7 @@ def test_stored_file_is_loaded(store: FileStore) -> None:
     file = store.get(file_id)
     assert (file.filename, file.mime_type, file.size_bytes) == ("notes.txt", "text/plain", 7)
     assert store.content(file).read_bytes() == "\ufeffé\r\n".encode()
-    assert store.text(file_id) == "é\r\n"
+    assert store.read(file_id) == FileContent("text/plain", "\ufeffé\r\n".encode())
 
 
 def test_newest_file_is_listed_first(store: FileStore, clock: Clock) -> None:
@@ -61,7 +61,7 @@ def test_stored_files_are_private(store: FileStore, tmp_path: Path) -> None:
 def test_deleted_file_is_removed(store: FileStore, tmp_path: Path) -> None:
     file_id = add(store)
     store.delete(file_id)
-    for ask in (store.get, store.text, store.delete):
+    for ask in (store.get, store.read, store.delete):
         with pytest.raises(NotFoundError, match=f"File not found: {file_id}"):
             ask(file_id)
     assert contents(tmp_path) == set()
@@ -71,12 +71,12 @@ def test_expired_file_is_reported_then_removed(store: FileStore, clock: Clock) -
     file_id = add(store, b"0123456789", lifetime_s=60)
     clock.now += 60
     with pytest.raises(FileExpiredError):
-        store.text(file_id)
+        store.read(file_id)
     other = add(store, b"0123456789")
     assert not store.content(store.get(other)).with_name(file_id).exists()
     assert store.get(file_id).size_bytes == 10
     with pytest.raises(FileExpiredError):
-        store.text(file_id)
+        store.read(file_id)
     clock.now += EXPIRED_RETENTION_S + 1
     store.delete(other)
     add(store)
@@ -113,7 +113,7 @@ def test_leftovers_of_a_crash_are_removed(store: FileStore, tmp_path: Path) -> N
 def test_invalid_id_never_reaches_the_disk(store: FileStore, tmp_path: Path, file_id: str) -> None:
     add(store)
     (tmp_path / "state" / "secret").write_text("{}")
-    for ask in (store.get, store.text, store.delete):
+    for ask in (store.get, store.read, store.delete):
         with pytest.raises(NotFoundError):
             ask(file_id)
     assert (tmp_path / "state" / "secret").exists()

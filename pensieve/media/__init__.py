@@ -1,0 +1,1 @@
+"""Decodes files that clients send and that may be hostile, each in a process of its own."""
