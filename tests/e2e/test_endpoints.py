@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
 from tests.server.metrics.scraping import Samples, moved, samples_of
+from tests.support.pdfs import document_of, pdf_of
 from tests.support.ports import has_ipv6
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -63,18 +64,29 @@ def test_a_batch_continues_after_a_restart(server: Installation) -> None:
     assert {result.type for result in results.values()} == {"succeeded"}
 
 
-def test_a_referenced_file_is_in_the_prompt(client: anthropic.Anthropic) -> None:
-    file = client.files.upload(file=("fact.txt", b"The code word is swordfish.", "text/plain"))
-    source = {"type": "file", "file_id": file.id}
-    content = [{"type": "document", "source": source}, {"type": "text", "text": "The code word?"}]
+FACT = "The code word is swordfish."
+
+
+def code_word(client: anthropic.Anthropic, document: dict[str, object]) -> str:
+    content = [document, {"type": "text", "text": "The code word?"}]
     message = client.messages.create(
         model=MODEL,
         max_tokens=16,
         messages=[{"role": "user", "content": content}],
         extra_body={"temperature": 0},
     )
-    assert "swordfish" in message.content[0].text.lower()
+    return message.content[0].text.lower()
+
+
+def test_a_referenced_file_is_in_the_prompt(client: anthropic.Anthropic) -> None:
+    file = client.files.upload(file=("fact.txt", FACT.encode(), "text/plain"))
+    source = {"type": "file", "file_id": file.id}
+    assert "swordfish" in code_word(client, {"type": "document", "source": source})
     client.files.delete(file.id)
+
+
+def test_a_pdf_is_in_the_prompt(client: anthropic.Anthropic) -> None:
+    assert "swordfish" in code_word(client, document_of(pdf_of(FACT)))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])

@@ -19,6 +19,7 @@ from pydantic_core import from_json
 
 from tests.e2e.installation import KEY, MODEL, Installation
 from tests.e2e.openai.grammars import GRAMMARS
+from tests.support.pdfs import base64_of, pdf_of
 
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_completion_tokens": 24}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
@@ -45,6 +46,14 @@ def client(server: Installation) -> Iterator[OpenAI]:
     url = f"{server.base_url}/v1"
     with OpenAI(base_url=url, api_key=KEY, _strict_response_validation=True) as client:
         yield client
+
+
+def test_a_pdf_is_in_the_prompt(client: OpenAI) -> None:
+    file = {"filename": "fact.pdf", "file_data": base64_of(pdf_of("The code word is swordfish."))}
+    content = [{"type": "file", "file": file}, {"type": "text", "text": "The code word?"}]
+    messages: list[Any] = [{"role": "user", "content": content}]
+    answer = client.chat.completions.create(**GREEDY, messages=messages)
+    assert "swordfish" in answer.choices[0].message.content.lower()
 
 
 def test_answers_are_equal_whole_and_streamed(client: OpenAI) -> None:
