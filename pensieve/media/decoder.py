@@ -53,7 +53,9 @@ class Decoder:
             # Another request may have had the same file read meanwhile.
             if (result := self._cache.get(key)) is None:
                 result = await self._pdf_pages(content)
-                self._cache.add(key, result)
+                # The system may have ended the process, for want of memory.
+                if result is not Refusal.TOO_COSTLY:
+                    self._cache.add(key, result)
         return result
 
     async def _pdf_pages(self, content: bytes) -> PdfPages | Refusal:

@@ -125,6 +125,14 @@ async def test_a_file_is_read_once_also_by_requests_at_the_same_time(tmp_path: P
     assert starts.read_text() == "xx"
 
 
+async def test_a_file_whose_process_failed_is_tried_again(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    decoder = Decoder(("-c", f"{COUNTS}raise SystemExit(1)", str(starts)))
+    for _ in range(2):
+        assert await decoder.pdf_pages(b"a") is Refusal.TOO_COSTLY
+    assert starts.read_text() == "xx"
+
+
 async def test_the_least_recently_used_texts_are_dropped_first(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     decoder = Decoder(("-c", COUNTS, str(starts)), max_cached_chars=2 * (ENTRY_CHARS + 1))

@@ -112,8 +112,9 @@ def _pdf_text(result: PdfPages | Refusal, document: UnreadDocument, model: str) 
         case pages:
             raise _refused(
                 document,
-                f"Could not process PDF: model '{model}' does not support PDF input without text,"
-                f" and none of the {len(pages)} pages has any. A scan needs a model with vision.",
+                # Claude Code would take "does not support PDF input" for every PDF.
+                f"Could not process PDF: none of its {len(pages)} pages has text. Model '{model}'"
+                " reads text alone; a scan needs a model with vision.",
             )
 
 

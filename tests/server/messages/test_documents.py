@@ -109,8 +109,8 @@ async def test_repeated_references_to_a_large_file_exceed_the_request_limit() ->
         ),
         (
             ("", None),
-            "Could not process PDF: model 'm' does not support PDF input without text, and none"
-            " of the 2 pages has any. A scan needs a model with vision.",
+            "Could not process PDF: none of its 2 pages has text. Model 'm' reads text alone;"
+            " a scan needs a model with vision.",
         ),
     ],
 )
@@ -220,7 +220,7 @@ async def test_a_locked_pdf_and_a_scan_are_errors_from_which_clients_recover() -
     async with in_memory(app_of(ScriptedEngine([says("no")]))) as client:
         for content, message in [
             (locked_pdf(), "The PDF specified is password protected."),
-            (pdf_of("", ""), "does not support PDF input without text"),
+            (pdf_of("", ""), "Could not process PDF: none of its 2 pages has text."),
         ]:
             answer = await client.post("/v1/messages", json=asked(document_of(content)))
             error = answer.json()["error"]
