@@ -123,6 +123,7 @@ WRAPPERS = {
     "tomlkit": {"settings.config_file"},
     "anyio": {"engine", "server", "hosts", "media", "worker_threads"},
     "pypdfium2": {"media.pdf"},
+    "PIL": {"media.pictures"},
     "sqlite3": {"server.database"},
 }
 STDLIB_DOORS = {"print": {"cli.ui.output"}}

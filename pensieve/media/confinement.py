@@ -18,8 +18,9 @@ _LOOK_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    # A page of 30 000 characters takes 30 MB, a hundred of them 5 s.
-    memory_bytes: int = 640 * 1024**2
+    # WebP of 32 million pixels takes 700 MB, eight million characters of a PDF 7 s (2026-12-01,
+    # x86-64).
+    memory_bytes: int = 768 * 1024**2
     cpu_s: int = 20
     wall_s: int = 60  # also of a process whose server is gone
 

@@ -6,17 +6,19 @@ carries anything into the next.
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from functools import partial
 from hashlib import blake2b
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import Process
 
 from pensieve.errors import EngineBusyError
 from pensieve.isolation import python
-from pensieve.media.outcome import PdfPages, Refusal
+from pensieve.media.outcome import PdfPages, Picture, Refusal
+from pensieve.media.picture_size import PictureBounds
 from pensieve.settings.resolve import bare_environment
 from pensieve.untrusted_json import read_object
 from pensieve.worker_threads import run_in_thread
@@ -24,9 +26,12 @@ from pensieve.worker_threads import run_in_thread
 # Longer than the process takes on a busy machine, which ends by itself after 20 s of a core.
 TIMEOUT_S = 45.0
 MAX_RESULT_BYTES = 64 * 1024**2  # 8 million characters, escaped
-MAX_CACHED_CHARS = 16_000_000
-ENTRY_CHARS = 1000  # what a result takes besides its text
+# Of texts, and as much of pictures: 16 of the default size.
+MAX_CACHED_BYTES = 64_000_000
+ENTRY_BYTES = 1000  # what a result takes besides its content
 PROGRAM = ("-m", "pensieve.media.program")
+
+T = TypeVar("T", PdfPages, Picture)
 
 
 class Decoder:
@@ -36,42 +41,57 @@ class Decoder:
         self,
         program: Sequence[str] = PROGRAM,
         timeout_s: float = TIMEOUT_S,
-        max_cached_chars: int = MAX_CACHED_CHARS,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
     ) -> None:
         """program: arguments for Python."""
         self._command = python(*program)
         self._timeout_s = timeout_s
         self._slot = anyio.Semaphore(1)
-        self._cache = _Cache(max_cached_chars)
+        self._pdfs = _Cache[PdfPages](_pdf_bytes, max_cached_bytes)
+        self._pictures = _Cache[Picture](_picture_bytes, max_cached_bytes)
 
     async def pdf_pages(self, content: bytes) -> PdfPages | Refusal:
         """Raises `EngineBusyError` if the machine has no time or no room for a process."""
-        key = await run_in_thread(lambda: blake2b(content, digest_size=16).digest())
-        if (result := self._cache.get(key)) is not None:
+        return await self._result(["pdf"], content, self._pdfs, _pdf_of)
+
+    async def picture(self, content: bytes, bounds: PictureBounds) -> Picture | Refusal:
+        """Raises `EngineBusyError` if the machine has no time or no room for a process."""
+        job = ["picture", *map(str, astuple(bounds))]
+        return await self._result(job, content, self._pictures, _picture_of)
+
+    async def _result(
+        self,
+        job: Sequence[str],
+        content: bytes,
+        cache: "_Cache[T]",
+        parse: Callable[[bytes], T | Refusal],
+    ) -> T | Refusal:
+        key = await run_in_thread(partial(_key_of, job, content))
+        if (result := cache.get(key)) is not None:
             return result
         async with self._slot:
             # Another request may have had the same file read meanwhile.
-            if (result := self._cache.get(key)) is None:
-                result = await self._pdf_pages(content)
+            if (result := cache.get(key)) is None:
+                output = await self._output(job, content)
+                result = await run_in_thread(partial(parse, output))
                 # The system may have ended the process, for want of memory.
                 if result is not Refusal.TOO_COSTLY:
-                    self._cache.add(key, result)
+                    cache.add(key, result)
         return result
 
-    async def _pdf_pages(self, content: bytes) -> PdfPages | Refusal:
+    async def _output(self, job: Sequence[str], content: bytes) -> bytes:
+        """Return the output of a process; empty if it failed."""
         try:
             with anyio.fail_after(self._timeout_s):
-                output = await self._run(content)
+                return await self._run(job, content)
         except TimeoutError:
-            raise EngineBusyError("The server was too busy to read a PDF.") from None
+            raise EngineBusyError("The server was too busy to read a file.") from None
         except OSError as error:
-            raise EngineBusyError(f"No process to read a PDF could be started: {error}") from error
-        return await run_in_thread(partial(_pdf_of, output))
+            raise EngineBusyError(f"No process to read a file could be started: {error}") from error
 
-    async def _run(self, content: bytes) -> bytes:
-        """Return the output of a process; empty if it failed."""
+    async def _run(self, job: Sequence[str], content: bytes) -> bytes:
         process = await anyio.open_process(
-            self._command,
+            [*self._command, *job],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -86,30 +106,41 @@ class Decoder:
                 await process.aclose()
 
 
-class _Cache:
-    """The latest results, by the content of their file."""
+class _Cache(Generic[T]):
+    """The latest results, by their job and the content of their file."""
 
-    def __init__(self, max_chars: int) -> None:
-        self._results: dict[bytes, PdfPages | Refusal] = {}
-        self._max_chars = max_chars
-        self._chars = 0
+    def __init__(self, bytes_of: Callable[[T], int], max_bytes: int) -> None:
+        self._results: dict[bytes, T | Refusal] = {}
+        self._bytes_of = bytes_of
+        self._max_bytes = max_bytes
+        self._bytes = 0
 
-    def get(self, key: bytes) -> PdfPages | Refusal | None:
+    def get(self, key: bytes) -> T | Refusal | None:
         if key not in self._results:
             return None
         result = self._results[key] = self._results.pop(key)  # the latest is the last
         return result
 
-    def add(self, key: bytes, result: PdfPages | Refusal) -> None:
+    def add(self, key: bytes, result: T | Refusal) -> None:
         self._results[key] = result
-        self._chars += _weight(result)
-        while self._chars > self._max_chars:
-            self._chars -= _weight(self._results.pop(next(iter(self._results))))
+        self._bytes += self._weight(result)
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._weight(self._results.pop(next(iter(self._results))))
+
+    def _weight(self, result: T | Refusal) -> int:
+        return ENTRY_BYTES + (0 if isinstance(result, Refusal) else self._bytes_of(result))
 
 
-def _weight(result: PdfPages | Refusal) -> int:
-    texts = () if isinstance(result, Refusal) else result
-    return ENTRY_CHARS + sum(len(text or "") for text in texts)
+def _key_of(job: Sequence[str], content: bytes) -> bytes:
+    return blake2b(content, digest_size=16, key=" ".join(job).encode()).digest()
+
+
+def _pdf_bytes(pages: PdfPages) -> int:
+    return sum(4 * len(text or "") for text in pages)  # at most
+
+
+def _picture_bytes(picture: Picture) -> int:
+    return len(picture.pixels)
 
 
 async def _exchange(process: Process, content: bytes) -> bytes:
@@ -131,11 +162,11 @@ async def _exchange(process: Process, content: bytes) -> bytes:
 def _pdf_of(result: bytes) -> PdfPages | Refusal:
     """Return what a process wrote. The file may have taken it over, so nothing of it is trusted."""
     try:
-        found = read_object(result)
-        pages, reason = found.get("pages"), found.get("refusal")
+        fields = read_object(result)
+        pages = fields.get("pages")
         if isinstance(pages, list):
             return tuple(map(_text, cast("list[object]", pages)))
-        return Refusal(reason)
+        return Refusal(fields.get("refusal"))
     except ValueError:
         return Refusal.TOO_COSTLY
 
@@ -146,3 +177,16 @@ def _text(page: object) -> str | None:
     text = str(page)
     text.encode()  # raises for half a surrogate pair, which no tokenizer takes
     return text
+
+
+def _picture_of(result: bytes) -> Picture | Refusal:
+    line, _, pixels = result.partition(b"\n")
+    try:
+        fields = read_object(line)
+        width, height = fields.get("width"), fields.get("height")
+        if not (isinstance(width, int) and isinstance(height, int)):
+            return Refusal(fields.get("refusal"))
+        is_whole = min(width, height) > 0 and len(pixels) == width * height * 3
+        return Picture(width, height, pixels) if is_whole else Refusal.TOO_COSTLY
+    except ValueError:
+        return Refusal.TOO_COSTLY

@@ -1,5 +1,6 @@
 """What the decoding process answers: values of both processes."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 MAX_PAGES = 100  # Anthropic's
@@ -10,6 +11,13 @@ MAX_CHARS = 8_000_000
 PdfPages = tuple[str | None, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    width: int
+    height: int
+    pixels: bytes  # three for each, red, green and blue, row by row
+
+
 class Refusal(StrEnum):
     """Why a file is not read."""
 
@@ -17,6 +25,7 @@ class Refusal(StrEnum):
     INVALID = "invalid"
     TOO_MANY_PAGES = "too_many_pages"
     TOO_LONG = "too_long"  # its text
+    TOO_LARGE = "too_large"  # a picture's width and height
     TOO_COSTLY = "too_costly"  # its process reached a limit, or crashed
     NO_LIBRARY = "no_library"  # it does not load on this machine
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from pensieve.errors import EngineBusyError
-from pensieve.media.decoder import ENTRY_CHARS, Decoder
+from pensieve.media.decoder import ENTRY_BYTES, Decoder
 from pensieve.media.outcome import Refusal
 from pensieve.settings.resolve import variables_set
 from tests.support.pdfs import forms_in_forms, long_page, pdf_of
@@ -135,7 +135,7 @@ async def test_a_file_whose_process_failed_is_tried_again(tmp_path: Path) -> Non
 
 async def test_the_least_recently_used_texts_are_dropped_first(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
-    decoder = Decoder(("-c", COUNTS, str(starts)), max_cached_chars=2 * (ENTRY_CHARS + 1))
+    decoder = Decoder(("-c", COUNTS, str(starts)), max_cached_bytes=2 * (ENTRY_BYTES + 4))
     for content in (b"a", b"b", b"a", b"c", b"a"):
         assert await decoder.pdf_pages(content) == (content.decode(),)
     assert starts.read_text() == "xxx"
