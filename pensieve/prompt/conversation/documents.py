@@ -33,6 +33,11 @@ class UnreadDocument:
     source: FileSource | PdfSource
 
     @property
+    def is_optional(self) -> bool:
+        """Whether a note takes the place of a document that cannot be read."""
+        return isinstance(self.source, TranslatedPdf) and self.source.is_optional
+
+    @property
     def content_path(self) -> str:
         """Return the path that errors of its content have; the hosted API writes `pdf`."""
         match self.source:

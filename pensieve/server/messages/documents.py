@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 
-from pensieve.api.messages.content_blocks import FileSource, PdfSource, TranslatedPdf
+from pensieve.api.messages.content_blocks import FileSource, PdfSource
 from pensieve.api.messages.request import MAX_BODY_BYTES, Conversation
 from pensieve.errors import EngineBusyError, InvalidRequestError, RequestTooLargeError
 from pensieve.media.outcome import MAX_PAGES, PdfPages, Refusal
@@ -56,7 +56,7 @@ class DocumentReader:
         Raises `InvalidRequestError`, `RequestTooLargeError`, `NotFoundError` for a file, and
         `EngineBusyError` if reading takes too long.
         """
-        documents = unread_documents(call)
+        documents = await run_in_thread(partial(unread_documents, call))
         pdfs = sum(isinstance(document.source, PdfSource) for document in documents)
         if pdfs > MAX_PDFS:
             raise InvalidRequestError(f"too many images and documents: 0 + {pdfs} > {MAX_PDFS}")
@@ -73,27 +73,31 @@ class DocumentReader:
                     texts[document.path] = text
         except TimeoutError:
             raise EngineBusyError("The documents of the request take too long to read.") from None
-        return with_texts(call, texts)
+        return await run_in_thread(partial(with_texts, call, texts))
 
     async def _text(self, document: UnreadDocument, model: str, key_name: str) -> str:
-        source = document.source
         try:
-            file = await run_in_thread(partial(self._file, document, key_name))
-            if file.media_type != PDF_TYPE:
-                return file.content.decode("utf-8-sig")
-            return _pdf_text(await self._pdf_pages(file.content), document, model)
+            content = await run_in_thread(partial(self._content, document, key_name))
+            if isinstance(content, str):
+                return content
+            return _pdf_text(await self._pdf_pages(content), document, model)
         except InvalidRequestError as error:
-            if isinstance(source, TranslatedPdf) and source.is_optional:
-                return f"[file that cannot be read: {error.message}]"
-            raise
+            if not document.is_optional:
+                raise
+            # Without the path: later requests may have another, and would differ from here on.
+            reason = error.message.removeprefix(f"{document.content_path}: ")
+            return f"[file that cannot be read: {reason}]"
 
-    def _file(self, document: UnreadDocument, key_name: str) -> FileContent:
+    def _content(self, document: UnreadDocument, key_name: str) -> str | bytes:
+        """Return the text of a file, or the bytes of a PDF."""
         match document.source:
             case FileSource(file_id=file_id):
-                return self._owned_file(file_id, key_name)
+                file = self._owned_file(file_id, key_name)
+                is_pdf = file.media_type == PDF_TYPE
+                return file.content if is_pdf else file.content.decode("utf-8-sig")
             case PdfSource(data=data):
                 try:
-                    return FileContent(PDF_TYPE, b64decode(data, validate=True))
+                    return b64decode(data, validate=True)
                 except ValueError:
                     raise _refused(document, _REASONS[Refusal.INVALID]) from None
 
@@ -106,7 +110,7 @@ def _pdf_text(result: PdfPages | Refusal, document: UnreadDocument, model: str) 
         case Refusal():
             if result is Refusal.NO_LIBRARY:
                 _log.error("PDFs are refused: the package pypdfium2 does not load")
-            raise _refused(document, _REASONS[result])
+            raise _refused(document, _REASONS.get(result, _REASONS[Refusal.TOO_COSTLY]))
         case pages if any(pages):
             return pages_text(pages)
         case pages:

@@ -80,18 +80,26 @@ class RequestPipeline:
         )
 
     async def parse(self, kind: type[ConversationT], body: bytes, key_name: str) -> ConversationT:
-        """Return the call in `body` with the texts of its documents.
+        """Return the call in `body`, with its documents as text; the key owns the files among them.
 
         Raises `InvalidRequestError`, and what `DocumentReader.read` raises.
         """
-        return await self.with_documents(await run_in_thread(partial(parse, kind, body)), key_name)
 
-    async def with_documents(self, call: ConversationT, key_name: str) -> ConversationT:
-        """Return `call` with the texts of its documents; the key owns the files among them.
+        def parsed() -> tuple[ConversationT, bool]:
+            call = parse(kind, body)
+            return call, call.has_unread_documents
+
+        call, is_unread = await run_in_thread(parsed)
+        return await self._documents.read(call, key_name) if is_unread else call
+
+    async def with_documents(self, call: Conversation, key_name: str) -> Conversation:
+        """Return a call of another API with its documents as text.
 
         Raises what `DocumentReader.read` raises.
         """
-        return await self._documents.read(call, key_name) if call.has_unread_documents else call
+        if not await run_in_thread(lambda: call.has_unread_documents):
+            return call
+        return await self._documents.read(call, key_name)
 
     async def validate(
         self,

@@ -104,6 +104,10 @@ async def test_repeated_references_to_a_large_file_exceed_the_request_limit() ->
         (Refusal.TOO_MANY_PAGES, "A maximum of 100 PDF pages may be provided."),
         (Refusal.TOO_COSTLY, "Could not process PDF: reading it takes too much time or memory."),
         (
+            Refusal.TOO_LARGE,  # of pictures
+            "Could not process PDF: reading it takes too much time or memory.",
+        ),
+        (
             Refusal.NO_LIBRARY,
             "Could not process PDF: this server's library for PDFs does not load.",
         ),
@@ -152,13 +156,14 @@ async def test_in_a_result_of_openais_apis_the_error_takes_the_place_of_the_pdf(
         )
         return DocumentBlock(type="document", source=pdf)
 
-    error = "messages.3.content.0.file.file_data: The PDF specified was not valid."
     assert await text_of(Refusal.INVALID, block(is_optional=True)) == (
-        f"[file that cannot be read: {error}]"
+        "[file that cannot be read: The PDF specified was not valid.]"
     )
     with pytest.raises(InvalidRequestError) as caught:
         await text_of(Refusal.INVALID, block(is_optional=False))
-    assert caught.value.message == error
+    assert caught.value.message == (
+        "messages.3.content.0.file.file_data: The PDF specified was not valid."
+    )
 
 
 # Through the server.
