@@ -1,6 +1,6 @@
 """Write the archive for a bug report: findings, versions, the server's last log lines.
 
-It contains no key, prompt, user name or home path: secrets are replaced wherever they occur. The
+It contains no key, name of a key, prompt, user name or home path: secrets are replaced wherever they occur. The
 log's own lines hold no prompts (logs.py); lines of debugging servers and other libraries are left
 out, because they could.
 """
@@ -37,6 +37,10 @@ SECRETS = re.compile(
     r"sk-[\w-]{8,}|hf_\w{8,}|gh[pousr]_\w{8,}"
     r"|(?<=Bearer )\S+|(?<=x-api-key: )\S+|(?<=://)[^/\s@]+@",
     re.IGNORECASE,
+)
+# What the log's lines of requests have of people's and clients' own text.
+NAMED = re.compile(
+    r'(?<=, key )\S+|(?<=, x-request-id )\S+|(?<="key": ")[^"]+|(?<="client_request_id": ")[^"]+'
 )
 DEATHS = re.compile(r"libc\+\+abi|\[malloc\]|metallib|\[METAL\]|\[metal::|kIOGPU|terminat|panic\(")
 
@@ -123,7 +127,7 @@ def _secret_values(environ: Mapping[str, str]) -> set[str]:
 def _shareable_lines(log: str) -> str:
     """Return our own lines above DEBUG, and lines about crashes."""
     lines = [line for line in log.splitlines() if OWN_LINE.match(line) or DEATHS.search(line)]
-    return "\n".join(lines[-LOG_LINES:]) + "\n"
+    return NAMED.sub(HIDDEN, "\n".join(lines[-LOG_LINES:]) + "\n")
 
 
 def _settings(context: DoctorContext) -> dict[str, Any]:

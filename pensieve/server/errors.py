@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from dataclasses import dataclass
 
 from pensieve.errors import EngineBusyError, PensieveError, RequestError
@@ -30,7 +31,8 @@ class Failure:
 def failure_of(error: BaseException, request_id: str) -> Failure:
     """Log an error that is not pensieve's own; the client sees an internal server error."""
     if not isinstance(error, PensieveError):
-        _log.error("the request failed", exc_info=error)
+        _log.error("the request failed: %s", _trace(error))
+        _log.debug("its error is: %s", error)
     message = error.message if isinstance(error, PensieveError) else INTERNAL_ERROR
     return Failure(
         error,
@@ -39,6 +41,15 @@ def failure_of(error: BaseException, request_id: str) -> Failure:
         error.error_code if isinstance(error, RequestError) else None,
         request_id,
     )
+
+
+def _trace(error: BaseException) -> str:
+    """Return the frames and types of an error and its causes, without their messages: those may
+    quote the client's text.
+    """
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    cause = error.__cause__ or error.__context__
+    return f"{type(error).__name__}\n{frames}{_trace(cause) if cause else ''}"
 
 
 def release_frames(error: BaseException) -> None:

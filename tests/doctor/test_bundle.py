@@ -42,6 +42,10 @@ def log_of(context: DoctorContext) -> str:
                 f"canary-bearer"
             ),
             f"{ours} ERROR x-api-key: canary-header",
+            f"{ours} INFO POST /v1/messages: 200 in 7 ms, key canary-key, x-request-id canary:7/M",
+            '{"time": "2026-11-26T01:00:00.000Z", "level": "INFO", "message": "POST: 200, key'
+            ' canary-key, x-request-id canary:7/M", "client_request_id": "canary:7/M", "key":'
+            ' "canary-key", "total_s": 0.1}',
             f"Traceback: {PROMPT}",
             f"{PROMPT}",
             MEMORY,

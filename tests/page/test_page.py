@@ -222,7 +222,10 @@ def test_page_is_accessible_in_light_and_dark_and_fits_a_narrow_window(
 ) -> None:
     script, gates = gated_script()
     health = replace(READY, replicas={"worker-1": READY, "worker-2": READY})
-    with place.serve(ScriptedEngine([says("ok"), script], health)) as portal:
+    long = "/Users/someone/models/" + "a-model-with-a-long-name/" * 5
+    finding = {"severity": "error", "title": "t", "explanation": long, "fix": f"rm -r {long}"}
+    parts = AppParts(find=lambda: [finding])
+    with place.serve(ScriptedEngine([says("ok"), script], health), parts) as portal:
         ask(place)
         browser.do("open", url=place.url, width=320)
         assert browser.do("audit") == []
@@ -230,6 +233,7 @@ def test_page_is_accessible_in_light_and_dark_and_fits_a_narrow_window(
         browser.do("press", key="Enter")
         with streaming(place, "x" * 3000):
             browser.wait_for("#requests", "1,500 of")
+            browser.wait_for("#findings", long)
             width = browser.evaluate("document.documentElement.scrollWidth")
             browser.evaluate("document.querySelectorAll('details').forEach((e) => e.open = true)")
             light = browser.do("audit")

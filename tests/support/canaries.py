@@ -126,6 +126,7 @@ SCRIPTS: list[list[Step]] = [
     [Started(0), Admitted(), Prefilled(5), *says(CALL)[1:]],
     [Started(0), *map(Token, CANARY.encode()), EngineError("The engine failed on this request.")],
     [GrammarError(CANARY)],
+    [RuntimeError(CANARY)],
     says(f"{CANARY}{CANARY * 2} more"),
 ]
 

@@ -137,7 +137,8 @@ class RequestRecord:
     session: str | None = None  # the client's name for it
     priority: Priority = "main"
     diverged_at: int | None = None  # token at which the session's prompt left its last one
-    status: int | None = None
+    status: int | None = None  # that of its error, for a stream that failed after it began
+    is_broken_off: bool = False  # such a stream
     is_client_gone: bool = False
     phase: Phase = "reading"
     generations: list[GenerationRecord] = field(default_factory=list[GenerationRecord])
@@ -169,6 +170,10 @@ class RequestRecord:
         self.phase_began_at = now
         phases = (PHASES.index(each.phase) for each in self.generations)
         self.phase = PHASES[max(phases, default=0)]
+
+    def break_off(self, status: int) -> None:
+        """Note that a stream failed after its answer had begun with 200."""
+        self.status, self.is_broken_off = status, True
 
     # What reports show in addition. None: not known.
 

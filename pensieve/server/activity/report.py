@@ -71,6 +71,7 @@ def ended_request(record: RequestRecord, name: SessionName) -> dict[str, Any]:
         **_origin(record, name),
         "ended_at": _rounded(record.ended_at),
         "status": record.status,
+        "is_broken_off": record.is_broken_off,
         "is_client_gone": record.is_client_gone,
         "total_s": _rounded(record.total_s),
         "queue_s": _rounded(record.phase_s["queued"]),

@@ -33,9 +33,8 @@ class Download(Response):
     """
 
     def __init__(self, content: AbstractContextManager[Content], media_type: str) -> None:
-        # A browser must not treat uploaded content as a page or script of this origin.
-        headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
-        super().__init__(headers=headers, media_type=media_type)
+        # A browser must not show uploaded content as a page of this origin.
+        super().__init__(headers={"content-disposition": "attachment"}, media_type=media_type)
         self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -257,14 +257,17 @@ async def _fail(error: BaseException, writer: EventWriter, scope: Scope) -> None
     """
     context = request_context_of(scope)
     failure = failure_of(error, context.request_id)
-    if _is_claude_code(scope) and (abort := abort_of(scope)):
-        _log.warning(
-            "failed in mid-stream, aborting the connection so that the client retries: %s",
-            failure.message,
-        )
+    status = context.wire.error_status(type(error)).status
+    context.record.break_off(status)
+    abort = abort_of(scope) if _is_claude_code(scope) else None
+    end = ", aborting the connection so that the client retries" if abort else ""
+    # Others may quote what the client sent.
+    reason = failure.message if status >= 500 else f"status {status}"
+    _log.warning("failed in mid-stream%s: %s", end, reason)
+    if abort:
         abort()
-        return
-    await writer.end(context.wire.error_event(failure))
+    else:
+        await writer.end(context.wire.error_event(failure))
 
 
 def _is_claude_code(scope: Scope) -> bool:

@@ -84,15 +84,15 @@ class RequestMetrics:
         self._requests.labels(record.route, status, record.wire).inc()
         if not record.generations:
             return
-        prompt_tokens, cached_tokens = record.prompt_tokens or 0, record.cached_tokens
+        prompt_tokens, cached_tokens = record.processed_tokens or 0, record.cached_tokens or 0
         self._total_s.labels(record.priority).observe(record.total_s)
-        self._prompt_tokens.inc(0 if cached_tokens is None else prompt_tokens)
-        self._cached_tokens.inc(cached_tokens or 0)
+        self._prompt_tokens.inc(prompt_tokens)
+        self._cached_tokens.inc(cached_tokens)
         self._output_tokens.inc(record.output_tokens)
         if (first_token_s := record.first_token_s) is None:
             return
         self._first_token_s.labels(record.priority).observe(first_token_s)
-        new_tokens, prompt_s = prompt_tokens - (cached_tokens or 0), record.phase_s["prompt"]
+        new_tokens, prompt_s = prompt_tokens - cached_tokens, record.phase_s["prompt"]
         if new_tokens >= MIN_PROMPT_TOKENS and prompt_s:
             self._prefill_rate.observe(new_tokens / prompt_s)
         rate = record.tokens_per_second

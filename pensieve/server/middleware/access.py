@@ -102,6 +102,7 @@ class AccessMiddleware:
                     "The request's target names a server, as if this were a proxy."
                 )
             host = self._check_host(headers, scope.get("server"))
+            _check_is_not_blind(headers)
             self._check_origin(headers, host, request_context_of(scope))
             if self._needs_key(scope) and (key := self._check_key(scope, host)):
                 await self._serve(key, scope, receive, send)
@@ -249,6 +250,15 @@ def _is_of_page(headers: list[tuple[bytes, bytes]]) -> bool:
     """
     sites = _values(headers, b"sec-fetch-site")
     return bool(_values(headers, b"origin")) or any(site != b"none" for site in sites)
+
+
+def _check_is_not_blind(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raise `ForbiddenError` for a request that a page of another site sends, as an image's for
+    example, although it cannot read the answer: it could only keep the server busy.
+    """
+    is_elsewhere = {b"cross-site", b"same-site"} & {*_values(headers, b"sec-fetch-site")}
+    if is_elsewhere and b"no-cors" in _values(headers, b"sec-fetch-mode"):
+        raise ForbiddenError("Requests from web pages are not allowed.")
 
 
 def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

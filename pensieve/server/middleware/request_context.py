@@ -126,18 +126,21 @@ async def _send_error(
 
 
 def _with_headers(send: Send, context: RequestContext) -> Send:
-    """Add the request's id, and what lets a page of another origin read the response."""
+    """Add the request's id, and what keeps pages of other origins away or lets them in."""
     request_id, client_id = context.request_id, context.record.client_id
-    # Anthropic's name of it, and OpenAI's, which echoes the client's own.
-    ids = (
+    common = (
+        # Anthropic's name of it, and OpenAI's, which echoes the client's own.
         (b"request-id", request_id.encode()),
         (b"x-request-id", (client_id or request_id).encode()),
+        # Pages of other sites can neither load a response as their own nor take it for a script.
+        (b"x-content-type-options", b"nosniff"),
+        (b"cross-origin-resource-policy", b"same-origin"),
     )
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             context.record.status = message["status"]
-            headers = [*message["headers"], *ids, *context.limit_headers]
+            headers = [*message["headers"], *common, *context.limit_headers]
             if context.origin is not None:
                 headers += _cors_headers(context.origin)
             message = {**message, "headers": headers}

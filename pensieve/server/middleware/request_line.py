@@ -62,7 +62,10 @@ class RequestLine:
 
     def __str__(self) -> str:
         record = self.record
-        outcome = f"{record.status or '-'}{' client left' if record.is_client_gone else ''}"
+        outcome = (
+            f"{record.status or '-'}{' in mid-stream' if record.is_broken_off else ''}"
+            f"{' client left' if record.is_client_gone else ''}"
+        )
         key = f", key {record.key_name}" if record.key_name else ""
         named = f", x-request-id {record.client_id}" if record.client_id else ""
         return (
@@ -77,6 +80,7 @@ class RequestLine:
             "method": self._method,
             "path": redact_path(self.path),
             "status": record.status,
+            "is_broken_off": record.is_broken_off,
             "is_client_gone": record.is_client_gone,
             "client_request_id": record.client_id,
             **({"key": record.key_name} if record.key_name else {}),
@@ -117,7 +121,8 @@ def redact_path(path: str) -> str:
 
 
 def _tokens_text(record: RequestRecord) -> str:
-    if record.status != 200 or (prompt := record.prompt_tokens) is None:
+    is_answer = record.status == 200 or record.is_broken_off
+    if not is_answer or (prompt := record.prompt_tokens) is None:
         return ""
     cached = record.cached_tokens or 0
     first = record.first_token_s

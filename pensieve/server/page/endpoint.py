@@ -50,9 +50,7 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
     "vary": "accept",
     "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
     "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
 }
 
 

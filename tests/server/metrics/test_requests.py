@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pensieve.engine.generation import Admitted, EngineHealth, Finished, Prefilled, Started, Token
-from pensieve.errors import EngineBusyError
+from pensieve.errors import EngineBusyError, EngineError
 from pensieve.paths import under_home
 from pensieve.server.activity.registry import Activity
 from pensieve.server.app import AppParts
@@ -121,6 +121,43 @@ async def test_requests_are_counted_by_route_status_and_wire(path: str, wire: st
     assert found[count("requests", path, "200", wire)] == 1
     assert found[count("requests", path, "400", wire)] == 1
     assert found[count("output_tokens")] == 3
+
+
+FAILING = {
+    "/v1/messages": CALL,
+    "/v1/chat/completions": {"model": "m", "messages": CALL["messages"]},
+    "/v1/completions": {"model": "m", "prompt": "hello"},
+    "/v1/responses": {"model": "m", "input": "hello"},
+}
+
+
+@pytest.mark.parametrize("path", FAILING)
+async def test_stream_that_fails_midway_has_the_status_of_its_error(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    error = EngineError("The engine failed on this request.")
+    script = [Started(0), Admitted(), Prefilled(5), *map(Token, b"Hello"), error]
+    async with client_of([script]) as client:
+        response = await client.post(path, json=FAILING[path] | {"stream": True})
+        found = moved({}, await scrape(client))
+        recent = (await client.get("/activity/history")).json()["recent"]
+    assert response.status_code == 200
+    assert {labels[1] for name, *labels in found if name == count("requests")[0]} == {"500"}
+    assert [(each["status"], each["is_broken_off"]) for each in recent] == [(500, True)]
+    lines = "\n".join(record.getMessage() for record in caplog.records)
+    assert f"{path}: 500 in mid-stream in" in lines
+    assert ", 5 out" in lines
+    assert "failed in mid-stream: The engine failed on this request." in lines
+
+
+async def test_prompt_that_is_not_read_to_its_end_counts_what_was_read() -> None:
+    script = [Started(100), Admitted(), Prefilled(200), EngineError("The engine worker ended.")]
+    call = CALL | {"messages": [{"role": "user", "content": "x" * 900}]}
+    async with client_of([script]) as client:
+        await client.post("/v1/messages", json=call)
+        found = await scrape(client)
+    assert (found[count("prompt_tokens")], found[count("cached_prompt_tokens")]) == (200, 100)
 
 
 async def test_priority_of_a_sub_agent_is_a_label() -> None:

@@ -343,6 +343,18 @@ async def test_programs_need_no_key_while_it_is_the_default_one_on_loopback(
     assert await status_of(headers, "/nowhere", host=host, require_key=mode) == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/v1/models"])
+async def test_page_of_another_site_cannot_ask_without_reading_the_answer(path: str) -> None:
+    for site, mode, status in (
+        ("cross-site", "no-cors", 403),
+        ("same-site", "no-cors", 403),
+        ("same-origin", "no-cors", 200),
+        ("cross-site", "navigate", 200),  # a link
+    ):
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "x-api-key": KEY}
+        assert (site, mode, await status_of(headers, path)) == (site, mode, status)
+
+
 async def test_every_route_but_the_public_ones_refuses_a_wrong_key_and_pages_without_one() -> None:
     app = app_of(ScriptedEngine([says("ok")]))
     refused = {"wrong": {"x-api-key": "wrong"}, "page": {"sec-fetch-site": "cross-site"}}
