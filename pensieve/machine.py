@@ -133,8 +133,11 @@ def choose_device(
     requested: Device | None,
     machine: Machine,
     installed: Callable[[], Installation] = installation,
+    command: str = "pensieve start",
 ) -> Device:
     """Return `requested` if this machine supports it; the GPU on Apple silicon without a request.
+
+    command: the one that the error tells how to call.
 
     Raises `UnsupportedPlatformError` with the facts and, if there is one, a way to run pensieve.
     """
@@ -147,7 +150,7 @@ def choose_device(
         case "intel_mac":
             raise _intel_mac(machine)
         case "linux":
-            return _on_linux(requested, machine, installed)
+            return _on_linux(requested, machine, installed, command)
         case "other":
             raise _other(machine)
         case _:
@@ -166,11 +169,14 @@ def _on_apple_silicon(requested: Device | None, machine: Machine) -> Device:
 
 
 def _on_linux(
-    requested: Device | None, machine: Machine, installed: Callable[[], Installation]
+    requested: Device | None,
+    machine: Machine,
+    installed: Callable[[], Installation],
+    command: str,
 ) -> Device:
     match requested:
         case None:
-            raise _no_device_given(machine, installed())
+            raise _no_device_given(machine, installed(), command)
         case "cpu":
             if machine.has_mlx_cpu or machine.has_mlx_cuda:
                 return "cpu"
@@ -183,7 +189,9 @@ def _on_linux(
             assert_never(requested)
 
 
-def _no_device_given(machine: Machine, installed: Installation) -> UnsupportedPlatformError:
+def _no_device_given(
+    machine: Machine, installed: Installation, command: str
+) -> UnsupportedPlatformError:
     has_cpu = machine.has_mlx_cpu or machine.has_mlx_cuda
     cpu = "" if has_cpu else f"\nTo install the CPU build:\n  {installed.install_command('cpu')}"
     cuda = (
@@ -191,13 +199,14 @@ def _no_device_given(machine: Machine, installed: Installation) -> UnsupportedPl
         if machine.has_mlx_cuda
         else f"\nTo install the CUDA build:\n  {installed.install_command('cuda')}"
     )
+    notes = " " * len(f"  {command} --device cpu   ")
     return _unsupported(
         machine,
         "To run it here anyway, name the device:\n"
-        "  pensieve start --device cpu   MLX's CPU back end: slow, good for a try\n"
-        f"                                ({'not installed' if cpu else 'installed'})\n"
-        "  pensieve start --device gpu   MLX's CUDA build, on an NVIDIA GPU\n"
-        f"                                ({'not installed' if cuda else 'installed'})\n"
+        f"  {command} --device cpu   MLX's CPU back end: slow, good for a try\n"
+        f"{notes}({'not installed' if cpu else 'installed'})\n"
+        f"  {command} --device gpu   MLX's CUDA build, on an NVIDIA GPU\n"
+        f"{notes}({'not installed' if cuda else 'installed'})\n"
         f"A small model to begin with: --model smollm2-135m{cpu}{cuda}",
     )
 

@@ -70,8 +70,8 @@ def loads(text: str | bytes) -> Result:
             tuple(map(str, saved["left_out"])),
             tuple(map(str, saved["warnings"])),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"a field is missing: {error}") from error
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"a field is missing or wrong: {error}") from error
 
 
 def _figure(saved: Mapping[str, Any]) -> Figure:

@@ -1,8 +1,8 @@
 """Write the archive for a bug report: findings, versions, the server's last log lines.
 
-It contains no key, name of a key, prompt, user name or home path: secrets are replaced wherever they occur. The
-log's own lines hold no prompts (logs.py); lines of debugging servers and other libraries are left
-out, because they could.
+It contains no key, name of a key, prompt, user name or home path: secrets are replaced wherever
+they occur. The log's own lines hold no prompts (logs.py); lines of debugging servers and other
+libraries are left out, because they could.
 """
 
 import gzip

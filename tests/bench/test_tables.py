@@ -65,6 +65,7 @@ def test_saved_run_is_read_back() -> None:
         '{"format": 1}',
         RESULT.dumps().replace("50.0", "-1"),
         RESULT.dumps().replace("50.0", "NaN"),
+        RESULT.dumps().replace("50.0", "1" * 400),
         RESULT.dumps().replace("50.0", '"fast"'),
         RESULT.dumps().replace('"conditions": {', '"conditions": [{').replace("},", "}],", 1),
     ],

@@ -203,7 +203,8 @@ def test_script_cannot_make_text_html(browser: Browser, place: Place) -> None:
 
 def test_markup_from_the_server_stays_text(browser: Browser, place: Place) -> None:
     log = place.home / "server.log"
-    log.write_text(f"2026-12-01T03:00:00Z ERROR {MARKUP}\n")
+    as_json = '{"time": "2026-12-01T04:00:00Z", "level": "INFO", "message": "ready", "total_s": 1}'
+    log.write_text(f"2026-12-01T03:00:00Z ERROR {MARKUP}\n{as_json}\n")
     finding = {"severity": "warning", "title": "t", "explanation": MARKUP, "fix": MARKUP}
     parts = AppParts(find=lambda: [finding], log=log)
     with place.serve(ScriptedEngine([says(MARKUP)], READY), parts, show_content=True):
@@ -212,6 +213,7 @@ def test_markup_from_the_server_stays_text(browser: Browser, place: Place) -> No
         browser.wait_for("#log", MARKUP)
         browser.evaluate("document.querySelector('#recent details').open = true")
         assert "show_content is on" in browser.text("#about")
+        browser.wait_for("#log", "2026-12-01T04:00:00Z INFO ready")
         texts = [browser.text(panel) for panel in ("#log", "#findings", "#recent")]
     assert [text.count(MARKUP) for text in texts] == [1, 2, 2]
     assert browser.evaluate("[document.images.length, window.injected ?? null]") == [0, None]

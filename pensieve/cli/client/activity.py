@@ -174,7 +174,7 @@ def _fits(value: object, kind: Any) -> bool:
         case int():
             return abs(value) <= MAX_NUMBER and (isinstance(0, kind) or isinstance(0.0, kind))
         case float():
-            return isinstance(0.0, kind) and isfinite(value)
+            return isinstance(0.0, kind) and isfinite(value) and abs(value) <= MAX_NUMBER
         case _:
             return isinstance(value, kind)
 

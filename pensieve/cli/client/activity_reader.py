@@ -80,6 +80,10 @@ def _check(status: int, health: Body) -> None:
         return
     if status == 401:
         raise key_refused()
+    if status >= 500:
+        raise ServerUnavailableError(
+            f"The server answers with an error, {status}.", hint="See why:\n  pensieve logs"
+        )
     raise ServerUnavailableError(
         f"The server, version {health.get('version', 'unknown')}, does not report its activity.",
         hint="Restart it with this version:\n  pensieve restart",

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.2, 3600.0
 PIPE_COLUMNS = 100
-TERMINATED = 143
+# A closed terminal sends SIGHUP, Ctrl-\\ SIGQUIT.
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def _is_interval(seconds: float) -> bool:
@@ -101,7 +102,7 @@ def _watch(read: Callable[[bool], list[Body]], state: "TopState", interval_s: fl
 
     poller = Poller(read, state, interval_s)
     screen = LiveScreen(output.stream, output.size, output.encoding())
-    with _sigterm_exits(), single_keys() as read_key, screen:
+    with _signals_exit(), single_keys() as read_key, screen:
         poller.start()
         with suppress(KeyboardInterrupt):  # as usual a way to leave as q
             watch(poller, screen, read_key, output.size)
@@ -110,14 +111,15 @@ def _watch(read: Callable[[bool], list[Body]], state: "TopState", interval_s: fl
 
 
 @contextmanager
-def _sigterm_exits() -> Generator[None]:
-    """Make SIGTERM unwind the `with` blocks, so that the terminal is restored."""
+def _signals_exit() -> Generator[None]:
+    """Make signals unwind the `with` blocks, so that the terminal is restored."""
 
-    def unwind(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
+    def unwind(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, unwind)
+    previous = {each: signal.signal(each, unwind) for each in ENDING_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -86,8 +86,10 @@ class _Section:
 
 def _header(screen: TopScreen, width: int) -> list[Text]:
     state = screen.state.activity.state
-    first = _outage(screen.state.outage, screen.now) if screen.state.outage else _server(state)
-    lines = [_labelled("server", first, width), *_replicas(screen, width)]
+    outage = screen.state.outage
+    first = _outage(outage, screen.now) if outage else [_server(state)]
+    labelled = [_labelled("" if at else "server", each, width) for at, each in enumerate(first)]
+    lines = [*labelled, *_replicas(screen, width)]
     if engine := state.engine:
         lines += [_labelled("speed", _speed(engine), width), *_stores(engine, width)]
     return lines
@@ -133,9 +135,10 @@ def _replica(replica: Replica) -> Text:
     return text.append("".join(f", {fact}" for fact in facts if fact))
 
 
-def _outage(outage: Outage, now: float) -> Text:
+def _outage(outage: Outage, now: float) -> list[Text]:
+    """Two lines: the cause is at the end of its message, which one line may have no room for."""
     length = in_time(max(0.0, now - outage.since))
-    return Text(f"no answer for {length}: {outage.message}", "bold magenta")
+    return [Text(f"no answer for {length}", "bold magenta"), Text(outage.message)]
 
 
 def _speed(engine: EngineFigures) -> Text:

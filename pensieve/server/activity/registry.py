@@ -65,8 +65,10 @@ class Activity:
     @property
     def last_hour(self) -> list[Interval]:
         """Oldest first, without those in which nothing happened."""
-        oldest = self._wall_clock() - MAX_INTERVALS * INTERVAL_S
-        return [interval for interval in self._intervals if interval.began_at >= oldest]
+        now = self._wall_clock()
+        oldest = now - MAX_INTERVALS * INTERVAL_S
+        # A clock that was set back leaves some in the future.
+        return [each for each in self._intervals if oldest <= each.began_at <= now]
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)

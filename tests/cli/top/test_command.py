@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,8 @@ def test_server_that_stops_and_returns_is_shown_and_recovered_from(tmp_path: Pat
         server.bodies = {ACTIVITY: lambda: activity(PROMPT), HISTORY: history}
         child = watching(server, tmp_path, "--interval", "0.2")
         server.bodies = {}
-        child.expect_exact("no answer for 0 s: The server, version 0.1.0, does not report")
+        child.expect_exact("no answer for 0 s")
+        child.expect_exact("The server, version 0.1.0, does not report its activity.")
         server.bodies = {ACTIVITY: lambda: activity(ANSWER), HISTORY: history}
         child.expect("codex .*128 of 1,024")
         child.send("q")
@@ -88,9 +90,10 @@ def test_server_that_stops_and_returns_is_shown_and_recovered_from(tmp_path: Pat
     assert child.exitstatus == 0
 
 
-def test_sigterm_restores_the_terminal(server: FakeServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signal_restores_the_terminal(server: FakeServer, tmp_path: Path, number: int) -> None:
     child = watching(server, tmp_path)
-    child.kill(15)
+    child.kill(number)
     assert child.read().count(LEAVES) == 1
     child.close()
-    assert child.exitstatus == 143
+    assert child.exitstatus == 128 + number

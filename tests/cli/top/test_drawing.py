@@ -122,9 +122,10 @@ def test_outage_replaces_open_requests_and_keeps_the_history() -> None:
     outage = Outage("No pensieve server answers at http://x.", "Start it:\n  pensieve start", 100.0)
     state = TopState(state_of(*BUSY).activity, state_of().history, outage)
     rows = drawn(state, now=173.0)
-    assert (
-        rows[0] == "server       no answer for 1 min 13 s: No pensieve server answers at http://x."
-    )
+    assert rows[:2] == [
+        "server       no answer for 1 min 13 s",
+        "             No pensieve server answers at http://x.",
+    ]
     assert "Open requests" in rows
     assert not any(row.startswith(("codex", "claude-code", "pensieve-chat")) for row in rows)
     assert any("12 s ago" in row for row in rows)
@@ -151,6 +152,7 @@ def test_server_that_loads_is_shown_without_figures() -> None:
         },
         {"requests": [{"phase": "prompt", "prompt_tokens": 0, "processed_tokens": 5}]},
         {"requests": [{"phase": "answer", "remaining_s": float("nan"), "age_s": 10**400}]},
+        {"at": 1e300, "speed": [[1e300, 1e308], [0, 1e308]], "first_token": [[1, 1]]},
     ],
 )
 def test_missing_and_unexpected_fields_are_drawn_as_unknown(body: dict[str, Any]) -> None:

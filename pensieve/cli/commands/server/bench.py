@@ -27,7 +27,7 @@ from pensieve.cli.lifecycle.launching import default_dependencies, fetch_model
 from pensieve.cli.lifecycle.start_options import Allowed, ComputeDevice, Model
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import counted, in_bytes
-from pensieve.daemon.health_client import Health, ask
+from pensieve.daemon.health_client import Health, ask, require_key
 from pensieve.daemon.processes import memory_of
 from pensieve.daemon.server_record import ServerRecord, require
 from pensieve.errors import MachineError, NotWritableError, ServerUnavailableError, UsageError
@@ -118,6 +118,7 @@ def prepare_running(settings: Settings, record: ServerRecord) -> Measure:
     health = identify(Server(record.direct_url, settings.api_key, record.pid, record.trust)).health
     check_ready(health)
     check_idle(health)
+    require_key(record.direct_url, record.trust, settings.api_key)
 
     def measure(session: Session, _show: Show) -> Result:
         outcome = measure_running(HttpServed(record, settings.api_key), session)
@@ -132,7 +133,7 @@ def prepare_own(settings: Settings, running: ServerRecord | None) -> Measure:
     """Download a missing model. Raises `MachineError` if a second server does not fit."""
     machine = inspect()
     around = facts.surroundings(machine)
-    device = choose_device(settings.device, machine)
+    device = choose_device(settings.device, machine, command=OWN_SERVER)
     folder = fetch_model(settings, default_dependencies(), "Nothing was measured.")
     if running:
         check_idle(ask(running))

@@ -259,5 +259,16 @@ function freshLines(old, lines) {
 
 function logLine(line) {
   const level = /\b(WARNING|ERROR|CRITICAL)\b/.exec(line)?.[1] ?? "";
-  return element("p", { class: level ? `log-${level.toLowerCase()}` : null }, line);
+  return element("p", { class: level ? `log-${level.toLowerCase()}` : null }, readable(line));
+}
+
+// A line of a log in JSON as one of a log in text.
+function readable(line) {
+  if (!line.startsWith("{")) return line;
+  try {
+    const { time, level, request_id, message } = JSON.parse(line);
+    return [time, level, request_id, message].filter(Boolean).join(" ");
+  } catch {
+    return line;
+  }
 }
