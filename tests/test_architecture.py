@@ -46,7 +46,7 @@ MAY_IMPORT = {
     },
     "dialects.probing": {"dialects.dialect", "dialects.format_calls", "errors"},
     "engine": {"errors"},
-    "engine.planning": {"machine", "settings", "untrusted_json"},
+    "engine.planning": {"errors", "machine", "settings", "untrusted_json"},
     "engine.scheduling": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.planning"),
     },
@@ -62,6 +62,7 @@ MAY_IMPORT = {
         *("engine.grammar", "engine.planning", "engine.scheduling", "engine.speculation"),
         *("errors", "machine", "settings"),
     },
+    "engine.ranks": {"engine", "errors", "settings"},
     "engine.worker": {"daemon.libproc", "engine", "errors", "machine", "settings"} | FILES_ON_DISK,
     "prompt": {"api", "dialects", "errors"},
     "prompt.conversation": {"api", "dialects", "errors"},
@@ -99,8 +100,15 @@ MAY_IMPORT = {
 
 # Foreign libraries (and SQLite) and the parts that alone may import them.
 WRAPPERS = {
-    "mlx": {"engine.model", "engine.worker", "engine.grammar.mask", "machine", "models.demo.gguf"},
-    "mlx_lm": {"engine.model", "engine.worker"},
+    "mlx": {
+        "engine.model",
+        "engine.worker",
+        "engine.ranks",
+        "engine.grammar.mask",
+        "machine",
+        "models.demo.gguf",
+    },
+    "mlx_lm": {"engine.model", "engine.ranks", "engine.worker"},
     "llguidance": {"engine.grammar"},
     "numpy": {"engine"},
     "pydantic": {"api", "openai", "hosts.greeting"},

@@ -117,6 +117,9 @@ def worker_variables(device: Device, platform: str = sys.platform) -> dict[str, 
         if platform == "darwin":
             # Makes macOS slower to abort GPU work that holds up the screen (omlx issue 1387).
             variables["AGX_RELAX_CDM_CTXSTORE_TIMEOUT"] = "1"
+            # Where it is on, ranks of a model deadlock, and the GPU hangs until the Mac is
+            # restarted (ml-explore/mlx#3142, #3830). Other programs recommend it.
+            variables["MLX_METAL_FAST_SYNCH"] = "0"
         else:
             # Plans of attention, 70 to 130 ms each; 16 by default, which a prompt of 33 000 tokens
             # has (engine/model/kv/composed.py).

@@ -29,6 +29,7 @@ class CacheMaker:
     is_ragged: bool  # the result of `supports_ragged_kv`
     precision: KVPrecision = FULL
     max_tokens: int = MAX_GROWN_TOKENS  # of one sequence
+    ranks: int = 1  # that share the model: `model` is one rank's part
 
     def __call__(self) -> list[Any]:
         """Return one empty cache per layer."""

@@ -37,14 +37,19 @@ def load_weights(folder: Path, device: Device, announce: Announce = announce_not
     that are missing, damaged or of an unknown architecture. Never runs code from the folder
     (`model_file`).
     """
+    model = open_weights(folder, device)
+    read_weights(model, announce)
+    return model
+
+
+def open_weights(folder: Path, device: Device) -> Any:
+    """Return the model with weights that are read when they are evaluated; see `load_weights`."""
     from mlx_lm.utils import load_model
 
     mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
     mx.set_cache_limit(_BUFFER_CACHE_BYTES)
     model, _ = load_model(_WithoutGenerationConfig(folder), lazy=True)
-    model = fit_to_device(model, device)
-    read_weights(model, announce)
-    return model
+    return fit_to_device(model, device)
 
 
 def fit_to_device(model: Any, device: Device) -> Any:
@@ -169,12 +174,12 @@ class _WithoutGenerationConfig(type(Path())):
         return super().__truediv__(name)
 
 
-def read_weights(model: Any, announce: Announce) -> None:
+def read_weights(model: Any, announce: Announce, part_bytes: int = PART_BYTES) -> None:
     """Evaluate the weights part by part, so that even a slow disk shows progress."""
     flat: Any = tree_flatten(model.parameters())
     weights: list[mx.array] = [array for _, array in flat]
     total, read = sum(array.nbytes for array in weights), 0
-    for part in parts_of(weights):
+    for part in parts_of(weights, part_bytes):
         nbytes = sum(array.nbytes for array in part)
         announce(
             f"reading the weights ({read / 1e9:.1f} of {total / 1e9:.1f} GB)", reading_s(nbytes)
@@ -183,14 +188,14 @@ def read_weights(model: Any, announce: Announce) -> None:
         read += nbytes
 
 
-def parts_of(weights: Sequence[mx.array]) -> list[list[mx.array]]:
-    """Split into parts of at most `PART_BYTES`, or one larger array, in order."""
+def parts_of(weights: Sequence[mx.array], max_bytes: int = PART_BYTES) -> list[list[mx.array]]:
+    """Split into parts of at most `max_bytes`, or one larger array, in order."""
     parts: list[list[mx.array]] = []
     free = 0
     for array in weights:
         if not parts or array.nbytes > free:
             parts.append([])
-            free = PART_BYTES
+            free = max_bytes
         parts[-1].append(array)
         free -= array.nbytes
     return parts

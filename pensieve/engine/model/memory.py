@@ -54,7 +54,7 @@ def plan_memory(
 
 
 def measure_model(make_caches: CacheMaker, config: Mapping[str, Any]) -> tuple[ModelFacts, int]:
-    """Return the facts of a model and the bytes of one computed value.
+    """Return the facts of a model, or of a rank's part, and the bytes of one computed value.
 
     Taken from the array shapes of a one-token sequence; nothing is evaluated.
     """
@@ -78,7 +78,7 @@ def measure_model(make_caches: CacheMaker, config: Mapping[str, Any]) -> tuple[M
         context_tokens=context_of(text) or UNBOUNDED_TOKENS,
         token_values=sum(layers),
         layer_values=max(layers, default=0),
-        query_heads=heads,
+        query_heads=heads // make_caches.ranks,
         head_dim=head_dim_of(text) if heads else 0,
         state_bytes=state_bytes,
         window_token_bytes=window_token_bytes,

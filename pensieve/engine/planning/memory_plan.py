@@ -7,7 +7,7 @@ limit. Plain arithmetic, no MLX.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from pensieve.engine.planning.fused_attention import Backend, pair_bytes
@@ -19,6 +19,8 @@ GROWTH_SHARE = 8
 MAX_GROWN_TOKENS = 1 << 24
 
 GB = 10**9
+# Of values in the KV cache that are not quantized.
+FULL_BITS = 16
 # Python, MLX and its kernels, the front end; measured together on Linux at 0.35 GB (2026-11-22).
 PROCESS_BYTES = 600 * 10**6
 # Activations of a prefill chunk: 2048 tokens of a 27B model's widest layer are 0.14 GB, and a few
@@ -147,8 +149,8 @@ def plan(facts: ModelFacts, device: DeviceLimits, kv_bits: int | None = None) ->
     16 bits are full precision.
     """
     at_full = plan_at(facts, device, FULL)
-    by_bits = {precision.bits or 16: precision for precision in choices(facts)}
-    if kv_bits == 16:
+    by_bits = {precision.bits or FULL_BITS: precision for precision in choices(facts)}
+    if kv_bits == FULL_BITS:
         return replace(at_full, reason="full precision, as asked for")
     if obstacle := _obstacle(facts):
         return replace(at_full, reason=f"full precision: {obstacle}")
@@ -194,6 +196,30 @@ def plan_at(
         pair,
         copies_bytes,
     )
+
+
+# Return the least of a named value over the ranks that share a model.
+Least = Callable[[str, int], int]
+
+
+def agreed(
+    plan_for: Callable[[int | None], MemoryPlan], kv_bits: int | None, least: Least
+) -> MemoryPlan:
+    """Return a plan that every rank of a model can keep: that of the rank with the least room.
+
+    `plan_for` plans with KV caches of so many bits. A worker that shares no model plans once.
+    """
+    own = plan_for(kv_bits)
+    bits = own.precision.bits or FULL_BITS
+    if (agreed_bits := least("kv bits", bits)) != bits:
+        reason = f"{agreed_bits}-bit, for the machine with the least memory"
+        own = replace(plan_for(agreed_bits), reason=reason)
+    budget = replace(
+        own.budget,
+        kv_bytes=least("kv bytes", own.budget.kv_bytes),
+        max_tokens=least("context", own.context_tokens),
+    )
+    return replace(own, budget=budget, scores_bytes=least("scores bytes", own.scores_bytes))
 
 
 def needed_bytes(facts: ModelFacts, device: DeviceLimits, precision: KVPrecision) -> int:

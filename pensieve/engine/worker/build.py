@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version
@@ -41,7 +41,15 @@ from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.model.mtp.head import MtpHead, load_head
-from pensieve.engine.planning.memory_plan import GB, MAX_CHUNK_TOKENS, PROCESS_BYTES, MemoryPlan
+from pensieve.engine.planning.memory_plan import (
+    FULL_BITS,
+    GB,
+    MAX_CHUNK_TOKENS,
+    PROCESS_BYTES,
+    Least,
+    MemoryPlan,
+    agreed,
+)
 from pensieve.engine.protocol import Load, Preloaded
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
@@ -78,14 +86,38 @@ _log = logging.getLogger("pensieve.engine")
 MAX_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 # Increase whenever the stored format, or how KV caches are computed, changes.
 STORE_VERSION = 4
-# Of values in the KV cache that are not quantized.
-FULL_BITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShare:
+    """Which part of a model this worker holds."""
+
+    rank: int = 0
+    ranks: int = 1
+    backend: str = ""  # through which the ranks compute together
+
+
+WHOLE = ModelShare()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What ranks of one model replace in a worker's engine (engine/ranks/)."""
+
+    share: ModelShare = WHOLE
+    load_weights: Callable[[Path, Device, Announce], Any] = load_weights
+    # A value of this name: the least of all ranks.
+    least: Least = lambda _, value: value
+
+
+ALONE = EngineParts()
 
 
 def build_engine(
     load: Load,
     announce: Announce = announce_nothing,
     report: Callable[[Preloaded], None] = lambda _: None,
+    parts: EngineParts = ALONE,
 ) -> WorkerContext:
     """Load the model and build the engine around it; announce each part before it begins.
 
@@ -93,10 +125,10 @@ def build_engine(
     """
     folder, device = Path(load.model_folder), cast("Device", load.device)
     grammars = GrammarCompiler.of(folder / "tokenizer.json")
-    model = load_weights(folder, device, announce)
-    head = load_head(model, folder, device, announce) if load.has_speculation else None
-    make_caches, plan = _planned_caches(model, load, announce, head.nbytes if head else 0)
-    fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt)
+    model = parts.load_weights(folder, device, announce)
+    head = _head(model, load, parts.share, announce)
+    make_caches, plan = _planned_caches(model, load, announce, head, parts)
+    fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt, parts.share)
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
@@ -109,7 +141,7 @@ def build_engine(
         lambda restore: ThrottledRestore(restore, chunks, announce),
         preload if load.has_preload else None,
     )
-    limits = _queue_limits(make_caches, announce)
+    limits = _queue_limits(make_caches, announce, parts.least)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
     announce("measuring its steps", TRYING_S)
@@ -132,22 +164,36 @@ def build_engine(
     )
 
 
+def _head(model: Any, load: Load, share: ModelShare, announce: Announce) -> MtpHead | None:
+    # Its drafts need the logits of the whole vocabulary, of which a rank may have a part.
+    if not load.has_speculation or share.ranks > 1:
+        return None
+    return load_head(model, Path(load.model_folder), cast("Device", load.device), announce)
+
+
 def _planned_caches(
-    model: Any, load: Load, announce: Announce, head_bytes: int
+    model: Any, load: Load, announce: Announce, head: MtpHead | None, parts: EngineParts
 ) -> tuple[CacheMaker, MemoryPlan]:
     """Plan the memory, and set its limits for this process. Raises what `_plan` raises."""
     announce("trying the model", TRYING_S)
-    full = CacheMaker(model, supports_ragged_kv(model))
+    is_ragged = bool(parts.least("ragged caches", supports_ragged_kv(model)))
+    full = CacheMaker(model, is_ragged, ranks=parts.share.ranks)
     announce("planning its memory", TRYING_S)
-    plan = _plan(full, load, head_bytes)
+    plan = _plan(full, load, head.nbytes if head else 0, parts)
     _limit_memory(plan, load)
     return replace(full, precision=plan.precision, max_tokens=plan.context_tokens), plan
 
 
-def _plan(make_caches: CacheMaker, load: Load, head_bytes: int) -> MemoryPlan:
+def _plan(make_caches: CacheMaker, load: Load, head_bytes: int, parts: EngineParts) -> MemoryPlan:
     """Raise ValueError if no prompt fits: the server would refuse every request."""
     config = json.loads((Path(load.model_folder) / "config.json").read_text(encoding="utf-8"))
-    plan = plan_memory(make_caches, cast("Device", load.device), load.limits, config, head_bytes)
+    device = cast("Device", load.device)
+
+    def plan_for(kv_bits: Any) -> MemoryPlan:
+        limits = replace(load.limits, kv_bits=kv_bits)
+        return plan_memory(make_caches, device, limits, config, head_bytes)
+
+    plan = agreed(plan_for, load.limits.kv_bits, parts.least)
     if plan.context_tokens:
         return plan
     engines = load.limits.engines
@@ -241,9 +287,10 @@ def _measured_speculation(
     return speculation_of(curve, _vocabulary_size(make_caches.model), head, head_s)
 
 
-def _queue_limits(make_caches: CacheMaker, announce: Announce) -> QueueLimits:
+def _queue_limits(make_caches: CacheMaker, announce: Announce, least: Least) -> QueueLimits:
     announce("trying batches", TRYING_S)
-    limits = QueueLimits() if supports_batching(make_caches) else QueueLimits(max_batch=1)
+    has_batches = least("batches", supports_batching(make_caches))
+    limits = QueueLimits() if has_batches else QueueLimits(max_batch=1)
     return replace(limits, vocabulary_size=_vocabulary_size(make_caches.model))
 
 
@@ -252,7 +299,9 @@ def _vocabulary_size(model: Any) -> int:
     return model(mx.array([[1]])).shape[-1]
 
 
-def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "") -> bytes:
+def fingerprint_of(
+    folder: Path, plan: MemoryPlan, device: Device, salt: str = "", share: ModelShare = WHOLE
+) -> bytes:
     """Return a digest of everything that makes stored KV caches valid for this model.
 
     Retrained weights have the size of the old ones, so the modification time counts too: reading
@@ -261,6 +310,8 @@ def fingerprint_of(folder: Path, plan: MemoryPlan, device: Device, salt: str = "
     statuses = ((file.name, file.stat()) for file in folder.glob("*.safetensors"))
     weights = sorted((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
     parts = [STORE_VERSION, device, plan.precision, weights, *([salt] if salt else [])]
+    if share != WHOLE:
+        parts.append(share)
     digest = blake2b(repr(parts).encode(), digest_size=16)
     for name in ("config.json", "model.safetensors.index.json", "pensieve.json"):
         file = folder / name

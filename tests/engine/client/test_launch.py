@@ -7,6 +7,7 @@ from pensieve.engine.client.launch import worker_variables
 
 def test_macos_gpu_worker_gets_the_relaxed_timeout() -> None:
     assert worker_variables("gpu", "darwin")["AGX_RELAX_CDM_CTXSTORE_TIMEOUT"] == "1"
+    assert worker_variables("gpu", "darwin")["MLX_METAL_FAST_SYNCH"] == "0"
     assert "AGX_RELAX_CDM_CTXSTORE_TIMEOUT" not in worker_variables("gpu", "linux")
 
 
