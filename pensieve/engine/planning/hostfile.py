@@ -18,6 +18,7 @@ from pensieve.untrusted_json import read_json
 # Of mlx.distributed; "jaccl-ring" is jaccl with cables to two neighbours only.
 Backend = Literal["ring", "jaccl", "jaccl-ring", "nccl"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+_FASTEST_FIRST: tuple[Backend, ...] = ("jaccl", "nccl", "ring")
 # The first port that mlx.launch uses as well; every address takes the next one.
 FIRST_PORT = 32_323
 # A mesh of jaccl has no more (its `MAX_PEERS`), and MLX's trackers know of none that worked.
@@ -72,7 +73,8 @@ def hostfile_from(content: object) -> Hostfile:
 
     Its `envs` are ignored: some that are recommended for other programs make GPUs hang.
     """
-    fields = _fields(content) if isinstance(content, Mapping) else {"hosts": content}
+    whole = {"hosts": cast("object", content)} if isinstance(content, list) else content
+    fields = _fields(whole)
     listed = fields.get("hosts")
     if not isinstance(listed, list) or not listed:
         _refuse('"hosts" must be a list of hosts')
@@ -89,12 +91,10 @@ def choose_backend(hostfile: Hostfile, available: Sequence[Collection[str]]) -> 
     available: of each host, what MLX can use there. Raises SettingsError if one is missing.
     """
     if hostfile.backend is None:
-        obstacles: dict[Backend, str | None] = {
-            name: _missing(hostfile, available, name) for name in ("jaccl", "nccl", "ring")
-        }
-        if found := next((name for name, obstacle in obstacles.items() if not obstacle), None):
-            return found
-        _refuse(f"the hosts cannot compute together: {obstacles['ring']}")
+        for backend in _FASTEST_FIRST:
+            if not _missing(hostfile, available, backend):
+                return backend
+        _refuse(f"the hosts cannot compute together: {_missing(hostfile, available, 'ring')}")
     if obstacle := _missing(hostfile, available, hostfile.backend):
         _refuse(f"the hosts cannot use {hostfile.backend}: {obstacle}")
     return hostfile.backend
@@ -145,7 +145,7 @@ def _device(value: object, name: str) -> str | list[str] | None:
 def _backend(value: object) -> Backend | None:
     if value is not None and value not in BACKENDS:
         _refuse(f"the back end {value!r} is none of pensieve's: {', '.join(BACKENDS)}")
-    return cast("Backend | None", value)
+    return value
 
 
 def _missing(hostfile: Hostfile, available: Sequence[Collection[str]], backend: str) -> str | None:

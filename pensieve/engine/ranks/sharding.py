@@ -17,6 +17,8 @@ from mlx_lm.models import phi3  # noqa: TID253
 
 from pensieve.engine.long_operations import Announce, announce_nothing
 from pensieve.engine.model.loading import open_weights, read_weights
+from pensieve.engine.planning.mtp_files import config_of
+from pensieve.engine.planning.sharding_table import obstacle
 from pensieve.settings.resolve import Device
 
 # Of the whole model's weights that are in memory at a time, next to this rank's.
@@ -28,8 +30,10 @@ def load_shards(
 ) -> Any:
     """Load the part of the model in `folder` of this rank of `group`, an `mx.distributed.Group`.
 
-    Raises what `load_weights` raises.
+    Raises what `load_weights` raises, and ValueError for a model that so many cannot share.
     """
+    if reason := obstacle(config_of(folder), group.size()):
+        raise ValueError(reason)
     model = open_weights(folder, device)
     shard(model, group)
     read_weights(model, announce, max(1, _PART_BYTES // group.size()))
@@ -50,7 +54,7 @@ def shard(model: Any, group: Any) -> None:
     model.update(tree_map(mx.contiguous, model.parameters()))
 
 
-def _shard_phi3(model: phi3.Model, group: Any) -> None:
+def _shard_phi3(model: Any, group: Any) -> None:
     """mlx-lm has no `shard` for it: queries, keys and values are one product, as are gate and
     up.
     """

@@ -1,0 +1,48 @@
+"""Estimates the memory of one model over several machines before anything is loaded.
+
+The front end's side of what the ranks agree on when they load (engine/planning/memory_plan.py,
+`agreed`): the machine with the least room decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pensieve.engine.planning.attention_shape import ModelShape
+from pensieve.engine.planning.memory_plan import FULL_BITS
+from pensieve.engine.planning.sharding_table import shape_of_rank
+from pensieve.models.catalog.memory_fit import FitEstimate, MemoryLimit, estimate_fit
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFit:
+    machines: tuple[FitEstimate, ...]  # in the order of ranks
+
+    @property
+    def context_tokens(self) -> int:
+        """The context that every machine has room for; 0: the model does not fit."""
+        return min(fit.context_tokens for fit in self.machines)
+
+    @property
+    def narrowest(self) -> int:
+        """The rank whose machine has the least room."""
+        return min(range(len(self.machines)), key=lambda rank: self.machines[rank].context_tokens)
+
+    def describe(self) -> str:
+        tokens = self.context_tokens
+        rounded = tokens // 1000 * 1000 or tokens
+        return f"about {rounded:,} tokens".replace(",", " ") if tokens else "no room for a prompt"
+
+
+def estimate_shared_fit(
+    shape: ModelShape, config: Mapping[str, Any], limits: Sequence[MemoryLimit]
+) -> SharedFit:
+    """Estimate for machines with these limits, which the model has no obstacle to share."""
+    part = shape_of_rank(shape, config, len(limits))
+    fits = [estimate_fit(part, limit) for limit in limits]
+    bits = [fit.precision.bits or FULL_BITS for fit in fits]
+    agreed_limits = [
+        limit if own == min(bits) else replace(limit, kv_bits=min(bits))
+        for own, limit in zip(bits, limits, strict=True)
+    ]
+    return SharedFit(tuple(estimate_fit(part, limit) for limit in agreed_limits))
