@@ -72,6 +72,9 @@ FAMILIES: Mapping[str, Family] = {
     "step3p5": Family("Step 3.5", kv_key="num_attention_groups"),
     "xverse": Family("XVERSE"),
 }
+# Layers that are split by their inputs; quantization groups must stay whole.
+_ATTENTION_OUTPUTS = (".o_proj", ".o_b_proj", ".out_proj")
+_MLP_OUTPUTS = (".down_proj",)
 # Widths of feed-forward layers, whose second product is split by its inputs.
 _WIDTHS = (
     "intermediate_size",
@@ -130,7 +133,7 @@ def _undivided(family: Family, config: Mapping[str, Any], ranks: int) -> str | N
 def _divided(family: Family, config: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     """Yield the numbers that the ranks must divide, and what they count."""
     text = text_part(config)
-    heads, group = int(text["num_attention_heads"]), group_size_of(config)
+    heads = int(text["num_attention_heads"])
     yield heads, "attention heads"
     if family.kv == "heads":
         yield _kv_heads(family, text), "KV heads"
@@ -141,11 +144,16 @@ def _divided(family: Family, config: Mapping[str, Any]) -> Iterator[tuple[int, s
         yield int(text["vocab_size"]), "tokens in its vocabulary"
     value_dim = int(text.get("v_head_dim") or head_dim_of(text))
     linear = _number(text, "linear_num_value_heads") * _number(text, "linear_value_head_dim")
-    inputs = {"attention": heads * value_dim, "linear attention": linear}
-    inputs |= {key: _number(text, key) for key in _WIDTHS}
+    attention = {"attention": heads * value_dim, "linear attention": linear}
+    yield from _groups(attention, group_size_of(config, _ATTENTION_OUTPUTS))
+    widths = {key.replace("_", " "): _number(text, key) for key in _WIDTHS}
+    yield from _groups(widths, group_size_of(config, _MLP_OUTPUTS))
+
+
+def _groups(inputs: Mapping[str, int], group: int) -> Iterator[tuple[int, str]]:
+    """Yield the inputs of products that are split by their inputs, in groups of weights."""
     for name, size in inputs.items():
-        what = name.replace("_", " ")
-        yield (size, what) if size % group else (size // group, f"groups of weights ({what})")
+        yield (size, name) if size % group else (size // group, f"groups of weights ({name})")
 
 
 def shape_of_rank(shape: ModelShape, config: Mapping[str, Any], ranks: int) -> ModelShape:
@@ -182,15 +190,18 @@ def _replicated_weights(family: Family, text: Mapping[str, Any]) -> int:
     return hidden * (_number(text, "vocab_size") * (1 + has_output) + layers * projected)
 
 
-def group_size_of(config: Mapping[str, Any]) -> int:
-    """Return the weights of one quantization group, the largest of them; 1 if not quantized."""
+def group_size_of(config: Mapping[str, Any], layers: tuple[str, ...]) -> int:
+    """Return the weights of a quantization group in layers of these names, the largest of them.
+
+    It is 1 in a model that is not quantized.
+    """
     fields = _fields(config.get("quantization")) or _fields(config.get("quantization_config"))
     if not fields:
         return 1
     method = str(fields.get("mode") or fields.get("quant_method"))
     general = int(fields.get("group_size") or _GROUPS.get(method, _ANY_GROUP))
-    layers = [int(_fields(layer).get("group_size") or 1) for layer in fields.values()]
-    return max(general, *layers)
+    own = (_fields(value) for path, value in fields.items() if path.endswith(layers))
+    return max(general, *(int(layer.get("group_size") or 1) for layer in own), 1)
 
 
 def _kv_heads(family: Family, text: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ no machine with jaccl, and none with two NVIDIA GPUs, was at hand.
 
 import json
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,12 @@ from pensieve.settings.resolve import environment_restored
 TIMEOUT_S = 60
 
 
-def join(rendezvous: Rendezvous, rank: int, timeout_s: int = TIMEOUT_S) -> Any:
+def join(
+    rendezvous: Rendezvous,
+    rank: int,
+    timeout_s: int = TIMEOUT_S,
+    init: Callable[..., Any] = mx.distributed.init,
+) -> Any:
     """Return the group of all ranks, once they have met.
 
     Called once in a process, on its main thread: MLX keeps the group. Raises RuntimeError for what
@@ -36,7 +41,7 @@ def join(rendezvous: Rendezvous, rank: int, timeout_s: int = TIMEOUT_S) -> Any:
         variables = _variables(rendezvous, rank, Path(folder))
         with environment_restored(variables), _alarm(timeout_s):
             name = rendezvous.backend.removesuffix("-ring")
-            return mx.distributed.init(strict=True, backend=name)  # type: ignore[arg-type]
+            return init(strict=True, backend=name)
 
 
 def available_backends() -> list[str]:

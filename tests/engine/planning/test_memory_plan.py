@@ -1,5 +1,6 @@
 """Tests memory plans: growth of caches, cost of a sequence, sums of a plan."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,9 @@ from pensieve.engine.planning.memory_plan import (
     SCORES_CHUNK_TOKENS,
     DeviceLimits,
     KVBudget,
+    MemoryPlan,
     ModelFacts,
+    agreed,
     grown_tokens,
     needed_bytes,
     plan,
@@ -140,3 +143,48 @@ def test_needed_bytes_equals_the_plan_at_that_context() -> None:
     at_that = plan_at(QWEN_9B, DeviceLimits(needed, "metal"), FULL)
     assert at_that.context_tokens == 49_152
     assert at_that.total_bytes == needed
+
+
+# Half of a model whose whole weights are 20 GB.
+HALF = replace(QWEN_9B, weights_bytes=10 * GB, state_bytes=0, token_values=64 * 2 * 4 * 128)
+
+
+def rank_on(limit_bytes: int) -> Callable[[int | None], MemoryPlan]:
+    return lambda kv_bits: plan(HALF, DeviceLimits(limit_bytes, "metal"), kv_bits)
+
+
+def agreement_of(*ranks: Callable[[int | None], MemoryPlan]) -> list[MemoryPlan]:
+    """Return the plan of each rank. What the others have is learnt by trying again."""
+    minimums: dict[str, int] = {}
+
+    def least(name: str, value: int) -> int:
+        minimums[name] = min(value, minimums.get(name, value))
+        return minimums[name]
+
+    # First all learn the bits, then what they have room for with these.
+    for _ in range(2):
+        minimums = {"kv bits": minimums["kv bits"]} if minimums else {}
+        for rank in ranks:
+            agreed(rank, None, least)
+    return [agreed(rank, None, least) for rank in ranks]
+
+
+def test_ranks_agree_on_the_plan_of_the_smallest() -> None:
+    small, large = rank_on(14 * GB), rank_on(40 * GB)
+    alone = small(None)
+    agreement = agreement_of(small, large)
+    assert alone.precision.bits == 8
+    assert large(None).precision.bits is None
+    for each in agreement:
+        assert each.budget == alone.budget
+        assert each.precision == alone.precision
+        assert each.scores_bytes <= alone.scores_bytes
+    assert agreement[1].limit_bytes == 40 * GB
+    assert agreement[1].reason == "8-bit, for the machine with the least memory"
+
+
+def test_a_worker_that_shares_nothing_keeps_its_plan() -> None:
+    own = rank_on(14 * GB)(None)
+    promised = agreed(rank_on(14 * GB), None, lambda _, value: value)
+    assert promised == replace(own, budget=replace(own.budget, max_tokens=own.context_tokens))
+    assert promised.context_tokens == own.context_tokens

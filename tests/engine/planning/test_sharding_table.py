@@ -147,11 +147,14 @@ def test_a_malformed_config_is_an_obstacle(config: dict[str, Any]) -> None:
     assert obstacle(config, 2)
 
 
-def test_the_largest_group_of_any_layer_counts() -> None:
-    layers = {"group_size": 32, "bits": 4, "model.embed_tokens": {"group_size": 64, "bits": 8}}
-    assert group_size_of({"quantization": layers}) == 64
-    assert group_size_of({"quantization_config": {"quant_method": "mxfp4"}}) == 32
-    assert group_size_of({}) == 1
+def test_groups_are_those_of_the_layers_that_are_split_by_their_inputs() -> None:
+    own = {"group_size": 64, "bits": 4}
+    published = {"group_size": 32, "mode": "mxfp4", "model.layers.0.self_attn.o_proj": own}
+    assert group_size_of({"quantization": published}, (".o_proj",)) == 64
+    assert group_size_of({"quantization": published}, (".down_proj",)) == 32
+    assert group_size_of({"quantization_config": {"quant_method": "mxfp4"}}, ()) == 32
+    assert group_size_of({}, (".o_proj",)) == 1
+    assert obstacle(GPT_OSS | {"quantization": published}, 2) is None
 
 
 def test_a_rank_holds_its_part_and_what_all_hold() -> None:

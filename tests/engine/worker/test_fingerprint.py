@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.planning.kv_precision import FULL
-from pensieve.engine.worker.build import fingerprint_of
+from pensieve.engine.worker.build import WHOLE, ModelShare, fingerprint_of
 from pensieve.server.run import prefix_salt_of
 from pensieve.settings.resolve import DEFAULT_API_KEY
 
@@ -45,3 +45,13 @@ def test_fingerprint_changes_when_weights_of_the_same_size_are_rewritten(tmp_pat
 def test_load_frame_contains_the_salt(tmp_path: Path) -> None:
     spec = WorkerSpec(tmp_path, "cpu", tmp_path, prefix_salt="salt")
     assert spec.load_frame.prefix_salt == "salt"
+
+
+def test_fingerprint_differs_between_shares_of_a_model(tmp_path: Path) -> None:
+    shares = [
+        *(ModelShare(0, 2, "ring"), ModelShare(1, 2, "ring")),
+        *(ModelShare(0, 4, "ring"), ModelShare(0, 2, "jaccl")),
+    ]
+    found = {fingerprint_of(tmp_path, Plan(), "cpu", share=share) for share in shares}
+    assert len(found | {fingerprint(tmp_path)}) == 5
+    assert fingerprint_of(tmp_path, Plan(), "cpu", share=WHOLE) == fingerprint(tmp_path)

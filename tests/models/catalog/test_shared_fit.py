@@ -1,0 +1,48 @@
+"""Estimates of one model over several Macs: the one with the least room decides."""
+
+import pytest
+
+from pensieve.engine.planning.attention_shape import shape_from
+from pensieve.machine import GIB
+from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_of_mac
+from pensieve.models.catalog.shared_fit import SharedFit, estimate_shared_fit
+
+QWEN3_32B = {
+    "model_type": "qwen3",
+    "hidden_size": 5120,
+    "num_hidden_layers": 64,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 25_600,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 131_072,
+    "quantization": {"group_size": 64, "bits": 4},
+}
+SHAPE = shape_from(QWEN3_32B, 18_400_000_000)
+
+
+def fit_on(*memory_gib: int) -> SharedFit:
+    limits = [memory_limit_of_mac(gib * GIB) for gib in memory_gib]
+    return estimate_shared_fit(SHAPE, QWEN3_32B, limits)
+
+
+def test_two_macs_hold_what_one_cannot() -> None:
+    assert estimate_fit(SHAPE, memory_limit_of_mac(16 * GIB)).context_tokens == 0
+    assert estimate_fit(SHAPE, memory_limit_of_mac(24 * GIB)).context_tokens == 0
+    fit = fit_on(24, 24)
+    assert fit.context_tokens > 30_000
+    assert fit.describe() == f"about {fit.context_tokens // 1000} 000 tokens"
+    assert fit_on(8, 8).describe() == "no room for a prompt"
+
+
+def test_the_smallest_mac_decides_on_context_and_precision() -> None:
+    fit = fit_on(64, 24)
+    assert fit.narrowest == 1
+    assert fit.context_tokens == fit_on(24, 24).context_tokens
+    assert {one.precision.bits for one in fit.machines} == {8}
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_more_macs_never_hold_less(ranks: int) -> None:
+    assert fit_on(*[24] * ranks).context_tokens >= fit_on(*[24] * (ranks // 2 or 1)).context_tokens
