@@ -67,8 +67,13 @@ from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
 from pensieve.engine.worker.stats import StatsReader
+from pensieve.engine.worker.step_times import (
+    LEAST_WIDTHS,
+    LEAST_WIDTHS_WITH_HEAD,
+    StepTimer,
+    head_seconds,
+)
 from pensieve.engine.worker.step_times import VERSION as STEP_TIMES_VERSION
-from pensieve.engine.worker.step_times import head_seconds
 from pensieve.engine.worker.warmup import (
     CHUNK_TOKENS,
     MAX_SECONDS,
@@ -106,8 +111,9 @@ class EngineParts:
 
     share: ModelShare = WHOLE
     load_weights: Callable[[Path, Device, Announce], Any] = load_weights
-    # A value of this name: the least of all ranks.
     least: Least = lambda _, value: value
+    # Decides how much is tried and measured, so all ranks must read the same time.
+    clock: Callable[[], float] = time.monotonic
 
 
 ALONE = EngineParts()
@@ -143,9 +149,9 @@ def build_engine(
     )
     limits = _queue_limits(make_caches, announce, parts.least)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
-    _prepare_kernels(make_caches, platform, limits.max_batch, announcer)
+    _prepare_kernels(make_caches, platform, limits.max_batch, announcer, parts.clock)
     announce("measuring its steps", TRYING_S)
-    state, speculation = _speculation(load, make_caches, platform, fingerprint, head)
+    state, speculation = _speculation(load, make_caches, fingerprint, head, parts)
     limits = replace(limits, step_tokens=TILE_ROWS) if speculation else limits
     backend = partial(BatchBackend, model, make_caches, chunks, grammars.matcher, announcer)
     new_backend = partial(backend, speculation=speculation)
@@ -225,18 +231,22 @@ def _platform(device: Device) -> Platform:
 
 
 def _prepare_kernels(
-    make_caches: CacheMaker, platform: Platform, rows: int, announcer: StepAnnouncer
+    make_caches: CacheMaker,
+    platform: Platform,
+    rows: int,
+    announcer: StepAnnouncer,
+    clock: Callable[[], float],
 ) -> None:
     # Errors are only logged: they occur again in the first answer, which reports them.
     if not MAX_SECONDS[platform]:
         return
-    began_s = time.monotonic()
+    began_s = clock()
     chunk = CHUNK_TOKENS[platform]
     preparing = announcer.with_prefix("preparing kernels: ")
     backend = BatchBackend(make_caches.model, make_caches, FixedChunks(chunk), announcer=preparing)
     try:
-        steps = warm_up(backend, prompts_of(chunk, rows), MAX_SECONDS[platform])
-        _log.info("kernels prepared: %d steps in %.1f s", steps, time.monotonic() - began_s)
+        steps = warm_up(backend, prompts_of(chunk, rows), MAX_SECONDS[platform], clock)
+        _log.info("kernels prepared: %d steps in %.1f s", steps, clock() - began_s)
     except Exception as error:  # noqa: BLE001 - MLX may raise anything
         _log.warning("preparing kernels failed, the first answers are slower: %s", error)
 
@@ -244,39 +254,43 @@ def _prepare_kernels(
 def _speculation(
     load: Load,
     make_caches: CacheMaker,
-    platform: Platform,
     fingerprint: bytes,
     head: MtpHead | None,
+    parts: EngineParts,
 ) -> tuple[SpeculationState, Speculation | None]:
     """Decide on drafts; store the decision unless it is the setting's."""
     if not load.has_speculation:
         return SpeculationState("setting"), None
     folder = Path(load.prefix_folder) if load.prefix_folder else None
-    state, speculation = _measured_speculation(make_caches, platform, fingerprint, folder, head)
+    key = _curve_key(make_caches, _platform(cast("Device", load.device)), fingerprint)
+    # Stored times of one rank are not those of another.
+    times_folder = folder if parts.share == WHOLE else None
+    timer = StepTimer(
+        clock=parts.clock, least_widths=LEAST_WIDTHS_WITH_HEAD if head else LEAST_WIDTHS
+    )
+    state, speculation = _measured_speculation(make_caches, key, times_folder, timer, head)
     _log.info("speculation %s", state.text)
     if folder:
         store_state(folder, Path(load.model_folder), state)
     return state, speculation
 
 
+def _curve_key(make_caches: CacheMaker, platform: Platform, fingerprint: bytes) -> CurveKey:
+    bits = make_caches.precision.bits or FULL_BITS
+    return CurveKey(fingerprint.hex(), platform, f"{version('mlx')}/{STEP_TIMES_VERSION}", bits)
+
+
 def _measured_speculation(
     make_caches: CacheMaker,
-    platform: Platform,
-    fingerprint: bytes,
+    key: CurveKey,
     folder: Path | None,
+    timer: StepTimer,
     head: MtpHead | None = None,
 ) -> tuple[SpeculationState, Speculation | None]:
     if not can_rewind(make_caches()):
         return SpeculationState("caches"), None
-    key = CurveKey(
-        fingerprint.hex(),
-        platform,
-        f"{version('mlx')}/{STEP_TIMES_VERSION}",
-        make_caches.precision.bits or FULL_BITS,
-    )
     try:
-        longest, has_head = make_caches.max_tokens, head is not None
-        curve = step_curve(make_caches, longest, key, folder, has_head=has_head)
+        curve = step_curve(make_caches, make_caches.max_tokens, key, folder, timer)
         head_s = head_seconds(head) if head else None
         if curve and head_s:
             plain_s = curve.contexts[0].seconds[1]

@@ -19,8 +19,6 @@ from pensieve.engine.speculation.cost_curve import (
 from pensieve.engine.speculation.drafter import Speculation, lookup_drafter
 from pensieve.engine.speculation.policy import SpeculationPolicy
 from pensieve.engine.worker.step_times import (
-    LEAST_WIDTHS,
-    LEAST_WIDTHS_WITH_HEAD,
     StepTimer,
     is_complete,
     steps_of,
@@ -56,8 +54,7 @@ def step_curve(
     max_tokens: int,
     key: CurveKey,
     folder: Path | None,
-    *,
-    has_head: bool = False,
+    timer: StepTimer = StepTimer(),  # noqa: B008 - a frozen value
 ) -> CostCurve | None:
     """Return the step times of this model on this device; measured once if there is a folder."""
     file = folder / f"step-times-{_digest(key)}.json" if folder else None
@@ -65,7 +62,6 @@ def step_curve(
         return curve
     # Only CUDA compiles its kernels by width.
     is_exact = key.device == "cuda"
-    timer = StepTimer(least_widths=LEAST_WIDTHS_WITH_HEAD if has_head else LEAST_WIDTHS)
     curve = timer.curve(steps_of(make_caches, max_tokens), has_exact_widths=is_exact)
     if file and curve and is_complete(curve):
         _store(file, key, curve)

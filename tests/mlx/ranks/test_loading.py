@@ -5,7 +5,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from pensieve.engine.protocol import Load
 from pensieve.engine.ranks.sharding import load_shards
+from pensieve.engine.worker.build import EngineParts, build_engine
 from tests.mlx.ranks.test_sharding_table import OneOf
 from tests.support import tiny_models
 from tests.support.device import DEVICE
@@ -32,3 +34,20 @@ def test_a_model_that_so_many_cannot_share_is_refused_before_its_weights_are_rea
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="this Llama has 2 attention heads, not a multiple of 4"):
         load_shards(folder, DEVICE, group=OneOf(4))
+
+
+def test_the_engine_keeps_to_the_least_that_any_rank_has(tmp_path: Path) -> None:
+    folder = tiny_models.build("llama", tmp_path)
+    asked: list[str] = []
+
+    def least(name: str, value: int) -> int:
+        asked.append(name)
+        return min(value, 768) if name == "context" else value
+
+    context = build_engine(
+        Load(str(folder), DEVICE, has_speculation=False), parts=EngineParts(least=least)
+    )
+    for close in (context.scheduler.close, context.grammar_queue.close, context.close):
+        close()
+    assert context.context_tokens == 768
+    assert asked == ["ragged caches", "kv bits", "kv bytes", "context", "scores bytes", "batches"]

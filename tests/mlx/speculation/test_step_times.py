@@ -128,6 +128,7 @@ def test_loading_decides_on_drafts_and_stores_why_unless_the_setting_did(
 
 def test_caches_that_cannot_be_rewound_are_the_reason_for_no_drafts(tmp_path: Path) -> None:
     make_caches = CacheMaker(tiny_architectures.build("gemma2"), is_ragged=False)
-    decided = _measured_speculation(make_caches, "cpu", b"model", tmp_path)
+    key = CurveKey("weights", "cpu", "1", 16)
+    decided = _measured_speculation(make_caches, key, tmp_path, StepTimer())
     assert decided == (SpeculationState("caches"), None)
     assert list(tmp_path.iterdir()) == []
