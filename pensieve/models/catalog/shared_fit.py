@@ -6,12 +6,16 @@ The front end's side of what the ranks agree on when they load (engine/planning/
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pensieve.engine.planning.attention_shape import ModelShape
 from pensieve.engine.planning.memory_plan import FULL_BITS
-from pensieve.engine.planning.sharding_table import shape_of_rank
+from pensieve.engine.planning.mtp_files import config_of
+from pensieve.engine.planning.sharding_table import obstacle, shape_of_rank
+from pensieve.errors import ModelUnsupportedError
 from pensieve.models.catalog.memory_fit import FitEstimate, MemoryLimit, estimate_fit
+from pensieve.models.folder.config_shape import shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,16 @@ class SharedFit:
         tokens = self.context_tokens
         rounded = tokens // 1000 * 1000 or tokens
         return f"about {rounded:,} tokens".replace(",", " ") if tokens else "no room for a prompt"
+
+
+def shared_fit_of(folder: Path, limits: Sequence[MemoryLimit]) -> SharedFit:
+    """Estimate for the model in `folder`. Raise ModelUnsupportedError if so many cannot share it,
+    ModelDamagedError if its files do not tell.
+    """
+    config = config_of(folder)
+    if reason := obstacle(config, len(limits)):
+        raise ModelUnsupportedError(f"{folder.name}: {reason}.")
+    return estimate_shared_fit(shape_of(folder), config, limits)
 
 
 def estimate_shared_fit(

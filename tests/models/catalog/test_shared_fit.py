@@ -1,11 +1,15 @@
 """Estimates of one model over several Macs: the one with the least room decides."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from pensieve.engine.planning.attention_shape import shape_from
+from pensieve.errors import ModelUnsupportedError
 from pensieve.machine import GIB
 from pensieve.models.catalog.memory_fit import estimate_fit, memory_limit_of_mac
-from pensieve.models.catalog.shared_fit import SharedFit, estimate_shared_fit
+from pensieve.models.catalog.shared_fit import SharedFit, estimate_shared_fit, shared_fit_of
 
 QWEN3_32B = {
     "model_type": "qwen3",
@@ -46,3 +50,11 @@ def test_the_smallest_mac_decides_on_context_and_precision() -> None:
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_more_macs_never_hold_less(ranks: int) -> None:
     assert fit_on(*[24] * ranks).context_tokens >= fit_on(*[24] * (ranks // 2 or 1)).context_tokens
+
+
+def test_a_model_is_refused_by_its_folder_before_a_weight_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3_32B))
+    limit = memory_limit_of_mac(64 * GIB)
+    assert shared_fit_of(tmp_path, [limit] * 2).context_tokens == 131_072
+    with pytest.raises(ModelUnsupportedError, match="2, 4 or 8 machines can share Qwen3"):
+        shared_fit_of(tmp_path, [limit] * 3)
