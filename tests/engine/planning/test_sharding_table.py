@@ -1,11 +1,18 @@
 """Which models so many machines can share, by published configs, and what each of them holds."""
 
+import re
 from typing import Any
 
 import pytest
 
 from pensieve.engine.planning.attention_shape import shape_from
-from pensieve.engine.planning.sharding_table import group_size_of, obstacle, shape_of_rank
+from pensieve.engine.planning.sharding_table import (
+    FAMILIES,
+    group_size_of,
+    obstacle,
+    shape_of_rank,
+)
+from tests.packaging.project import read
 
 FOUR_BITS = {"quantization": {"group_size": 64, "bits": 4}}
 PHI_3_MINI = {
@@ -164,3 +171,13 @@ def test_a_rank_holds_its_part_and_what_all_hold() -> None:
     assert half.weights_bytes == pytest.approx(replicated + (18.4e9 - replicated) / 2, rel=1e-6)
     assert (half.kv_heads, half.query_heads) == (4, 32)
     assert shape_of_rank(whole, QWEN3_32B, 8).facts().token_values * 8 == whole.facts().token_values
+
+
+def test_the_documented_families_are_those_of_the_table() -> None:
+    rows = re.findall(
+        r"^\| ([^|`]+) \| (`\w+`(?:, `\w+`)*) \|$", read("docs/several-macs.md"), re.MULTILINE
+    )
+    documented = {
+        model_type: name for name, types in rows for model_type in re.findall(r"`(\w+)`", types)
+    }
+    assert documented == {model_type: family.name for model_type, family in FAMILIES.items()}
