@@ -1,6 +1,7 @@
 """One rank of models on MLX's ring: prints what it computes. Run by test_shards.py.
 
-one_rank.py RANK ADDRESSES FOLDER…   (ADDRESSES: JSON, each rank's "ip:port")
+one_rank.py RANK ADDRESSES FAMILIES FOLDER…   (ADDRESSES: JSON, each rank's "ip:port"; FAMILIES:
+JSON, the config's fields by name of the family, for models that exist in memory only)
 """
 
 import json
@@ -17,16 +18,24 @@ from pensieve.engine.model.loading import load_weights
 from pensieve.engine.planning.hostfile import Rendezvous
 from pensieve.engine.ranks.rendezvous import join
 from pensieve.engine.ranks.sharding import load_shards, shard
+from tests.support import tiny_architectures
 
-PROMPT = [(7 * place) % 499 + 1 for place in range(40)]
+PROMPT = [(7 * place) % 249 + 1 for place in range(40)]
 
 
-def main(rank: int, addresses: list[str], folders: list[Path]) -> None:
+def main(
+    rank: int, addresses: list[str], families: dict[str, dict[str, Any]], folders: list[Path]
+) -> None:
     group = None
     if len(addresses) > 1:
         group = join(Rendezvous("ring", tuple((address,) for address in addresses)), rank)
         assert (group.rank(), group.size()) == (rank, len(addresses))
     report = {folder.name: answer(folder, group) for folder in folders}
+    for family, fields in families.items():
+        model = tiny_architectures.build(family, fields)
+        if group:
+            shard(model, group)
+        report[family] = report_of(model, len(addresses))
     report["as stored"] = report_of(as_stored(folders[0], group), 1)
     sys.stdout.write(json.dumps(report))
     sys.stdout.flush()
@@ -69,4 +78,6 @@ def report_of(model: Any, ranks: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     mx.set_default_device(mx.cpu)
-    main(int(sys.argv[1]), json.loads(sys.argv[2]), [Path(folder) for folder in sys.argv[3:]])
+    main(
+        int(sys.argv[1]), *map(json.loads, sys.argv[2:4]), [Path(folder) for folder in sys.argv[4:]]
+    )

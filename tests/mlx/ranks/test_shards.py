@@ -1,6 +1,6 @@
 """Ranks that load their shards and compute together on MLX's ring, each a process of its own.
 
-PENSIEVE_RANKS=4 runs as many instead of two.
+PENSIEVE_RANKS=4 runs as many instead of two, and more families.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pensieve.engine.client.launch import worker_variables
-from tests.support import tiny_models
+from tests.support import tiny_architectures, tiny_models
 from tests.support.ports import free_port
 
 RANKS = int(os.environ.get("PENSIEVE_RANKS", "2"))
@@ -27,6 +27,28 @@ SIZES: dict[tiny_models.Kind, dict[str, Any]] = {
     "llama": {"num_attention_heads": 8, "num_key_value_heads": 4},
     "qwen3": {"num_attention_heads": 8, "num_key_value_heads": 4},
 }
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 256}
+LINEAR_HEADS = {"linear_num_key_heads": 4, "linear_num_value_heads": 4}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt_oss": tiny_architectures.FAMILIES["gpt_oss"] | HEADS,
+    "qwen2": HEADS,
+    # Ranks hold the same KV head.
+    "qwen3_5": tiny_architectures.GATED_DELTA_NET
+    | HEADS
+    | LINEAR_HEADS
+    | {"num_key_value_heads": 1},
+    "qwen3_moe": HEADS | EXPERTS,
+}
+if "PENSIEVE_RANKS" not in os.environ:
+    FAMILIES = {}
 LARGE = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
 
 
@@ -34,7 +56,7 @@ def start_rank(rank: int, addresses: list[str], folders: list[Path]) -> subproce
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.mlx.ranks.one_rank"),
-            *(str(rank), json.dumps(addresses), *map(str, folders)),
+            *(str(rank), json.dumps(addresses), json.dumps(FAMILIES), *map(str, folders)),
         ],
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -62,7 +84,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], l
     return reports_of(1, folders)[0], reports_of(RANKS, folders)
 
 
-@pytest.mark.parametrize("name", [*SIZES, "as stored"])
+@pytest.mark.parametrize("name", [*SIZES, "as stored", *FAMILIES])
 def test_ranks_together_compute_what_one_computes(
     name: str, reports: tuple[dict[str, Any], list[Any]]
 ) -> None:
