@@ -84,8 +84,8 @@ MAY_IMPORT = {
     "server.activity": {"api", "engine.generation", "worker_threads"},
     "hosts": {"engine.client", "models", "machine"} | BASE,
     "hosts.worker_process": {
-        *("engine.generation", "engine.protocol", "engine.worker", "logs", "settings"),
-        "sleep_blocker",
+        *("engine.generation", "engine.protocol", "engine.ranks", "engine.worker", "logs"),
+        *("settings", "sleep_blocker"),
     },
     "server.keys": {"credentials", "server.activity", "worker_threads", "errors"},
     "doctor": {"models", "machine", "daemon", "hosts"} | BASE,

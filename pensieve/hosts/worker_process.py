@@ -1,7 +1,8 @@
 """The engine worker on another machine than the front end's: frames over two pipes of ssh.
 
 It ends when the connection does, also while it is stuck in a long step or in loading: the thread
-that reads the connection notices. Run as `python -m pensieve.hosts.worker_process IN OUT LOAD`.
+that reads the connection notices. Run as `python -m pensieve.hosts.worker_process IN OUT LOAD
+[PLACE]`.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import sleep
 from typing import Any
 
@@ -111,13 +113,19 @@ def localized(load: Load, changes: dict[str, Any]) -> Load:
     return replace(load, **{**changes, "limits": limits})
 
 
-def main(into: int, out: int, changes: dict[str, Any]) -> None:
+def main(into: int, out: int, changes: dict[str, Any], place: str = "") -> None:
+    """place: of a rank of one model; empty for a worker that has the whole model."""
     settings = settings_module.resolve()
     logs.set_up(is_debug=settings.is_debug, is_json=False)
     SleepBlocker(awake_command(is_enabled=settings.keep_awake)).hold()
-    connection = Pipes(into, out, end_after_grace)
-    run(FrontEnd(connection), lambda load: localized(load, changes))
+    localize = partial(localized, changes=changes)
+    if place:
+        from pensieve.engine.ranks.place import loads
+        from pensieve.engine.ranks.rank import follow
+
+        follow(into, out, loads(place), localize)
+    run(FrontEnd(Pipes(into, out, end_after_grace)), localize)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), *sys.argv[4:])

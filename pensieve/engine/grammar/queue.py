@@ -16,6 +16,7 @@ from pensieve.engine.protocol import Failed
 from pensieve.errors import EngineBusyError, EngineError, GrammarError
 
 MAX_WAITING = 64
+Prepare = Callable[[Grammar], Future[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class _PendingGrammar:
 class GrammarQueue:
     """`wakeup` becomes readable when a request is ready or failed."""
 
-    def __init__(self, prepare: Callable[[Grammar], Future[Any]]) -> None:
+    def __init__(self, prepare: Prepare) -> None:
         self._prepare = prepare
         self._pending: dict[int, _PendingGrammar] = {}
         self._is_signaled = False

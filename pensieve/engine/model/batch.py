@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate, chain
 from typing import Any
 
@@ -18,7 +19,7 @@ import mlx.core as mx  # noqa: TID253
 from pensieve.engine.generation import Generation
 from pensieve.engine.grammar.mask import Matcher, TokenMask
 from pensieve.engine.long_operations import StepAnnouncer
-from pensieve.engine.model.decode_batch import DecodeBatch, Step
+from pensieve.engine.model.decode_batch import DecodeBatch, Step, own_tokens
 from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.kv.packed import PackedKV
 from pensieve.engine.model.kv.rewinding import can_rewind
@@ -88,7 +89,7 @@ def without_grammars(_: Generation) -> Matcher:
 class BatchBackend:
     """Owns the prompts in prefill, in order of arrival, and the decoding sequences."""
 
-    def __init__(  # noqa: PLR0913 -- three have defaults
+    def __init__(  # noqa: PLR0913 -- five have defaults
         self,
         model: Any,
         make_caches: Callable[[], list[Any]],
@@ -97,8 +98,12 @@ class BatchBackend:
         announcer: StepAnnouncer | None = None,  # None: no front end watches
         *,
         speculation: Speculation | None = None,  # None: no drafts
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[mx.array], mx.array] = own_tokens,
     ) -> None:
         self._model = model
+        self._clock = clock
+        self._draw = draw
         self._make_caches = make_caches
         self._match = match
         self._chunks = chunks
@@ -168,12 +173,12 @@ class BatchBackend:
             chunk = self._chunks.next_chunk(self._prompts[0].done, is_shared=is_shared)
         prompts = self._prompts_of(chunk, is_shared=is_shared)
         self._announce(prompts, chunk)
-        started = time.monotonic()
+        started = self._clock()
         outcomes: list[Outcome] = [_sampled(step) for step in self._decode_batch.step()]
         if prompts:
             outcomes += self._step_prefill(prompts, chunk, started, is_shared=is_shared)
         else:
-            self._chunks.note_decode(time.monotonic() - started)
+            self._chunks.note_decode(self._clock() - started)
         return [*outcomes, *self._grammar_failures()]
 
     def _prompts_of(self, chunk: int, *, is_shared: bool) -> list[_Prompt]:
@@ -215,7 +220,7 @@ class BatchBackend:
             if not is_shared and not any(self._grammar_failures()):
                 first = [_sampled(step) for step in self._decode_batch.read_first()]
             awaited += 0 if is_shared and tokens <= _LAST_TOKENS else tokens
-        spent_s = time.monotonic() - started
+        spent_s = self._clock() - started
         if awaited:
             self._chunks.note_chunk(awaited, before, spent_s, is_shared=is_shared)
         else:
@@ -235,11 +240,12 @@ class BatchBackend:
         mx.clear_cache()
 
     def _new_batch(self) -> DecodeBatch:
+        new_batch = partial(DecodeBatch, self._model, clock=self._clock, draw=self._draw)
         if self._speculation is None:
-            return DecodeBatch(self._model)
+            return new_batch()
         head, rows = self._speculation.head, self._logit_rows
         drafts = HeadDrafts(head, rows) if head and rows else None
-        return DecodeBatch(self._model, self._speculation.policy, head=drafts)
+        return new_batch(self._speculation.policy, head=drafts)
 
     def _drafter_of(self, generation: Generation, mask: TokenMask | None) -> Drafter:
         if self._speculation is None:

@@ -41,6 +41,11 @@ def read(tokens: mx.array) -> list[int]:
     return ids
 
 
+def own_tokens(sampled: mx.array) -> mx.array:
+    """Return the token ids [rows] that this process sampled: it alone has the model."""
+    return sampled
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """The result of one step for one sequence."""
@@ -56,7 +61,7 @@ class Step:
 class DecodeBatch:
     """Owns the slots and one batch cache per layer. For one thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- five have defaults
         self,
         model: Any,
         policy: Policy | None = None,  # None: no drafts
@@ -64,8 +69,10 @@ class DecodeBatch:
         clock: Callable[[], float] = time.monotonic,
         *,
         head: HeadDrafts | None = None,  # used with a policy only
+        draw: Callable[[mx.array], mx.array] = own_tokens,  # what counts of the sampled ones
     ) -> None:
         self._model = model
+        self._draw = draw
         self._head = head
         self._policy = policy
         self._read = read
@@ -98,7 +105,7 @@ class DecodeBatch:
         adjusted = slot.adjusted(fed, logits)
         if slot.mask is not None:
             adjusted, _ = slot.mask(adjusted)
-        sampled = slot.sampler(adjusted, slot.position_after(len(last)))
+        sampled = self._draw(slot.sampler(adjusted, slot.position_after(len(last))))
         mx.async_eval(sampled, *slot.note_drawn(logits, sampled))
         slot.tokens.extend(last)
         if self.slots:
@@ -209,7 +216,7 @@ class DecodeBatch:
             mx.async_eval(logits)
             self._building_s = self._clock() - began_s
             self._read_last(parts)
-        sampled = _sample(parts, fed, logits)
+        sampled = self._draw(_sample(parts, fed, logits))
         mx.async_eval(
             sampled, *(each for part in parts for each in part.note_drawn(logits, sampled))
         )

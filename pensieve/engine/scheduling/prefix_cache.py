@@ -160,8 +160,8 @@ class PrefixCache:
         return before - self.nbytes
 
     def remove_if(self, is_expendable: Callable[[CachedPrefix], bool]) -> None:
-        """Drop matching sequences whole, their pinned prefixes included."""
-        for entry in list(self._entries):
+        """Drop matching sequences whole, their pinned prefixes included; the newest first."""
+        for entry in self._newest_first():
             if is_expendable(entry.snapshot()):
                 self._drop(entry)
 
@@ -170,8 +170,11 @@ class PrefixCache:
 
     def sequences(self) -> Iterator[CachedPrefix]:
         """Yield all entries, most recently used first."""
-        for entry in sorted(self._entries, key=lambda entry: -entry.used):
+        for entry in self._newest_first():
             yield entry.snapshot()
+
+    def _newest_first(self) -> list[_Entry]:
+        return sorted(self._entries, key=lambda entry: -entry.used)
 
     def check(self) -> None:
         """Assert the invariants."""

@@ -25,7 +25,7 @@ from pensieve.engine.disk.speculation_record import store_state
 from pensieve.engine.disk.write_quota import DailyWriteQuota
 from pensieve.engine.generation import SpeculationState
 from pensieve.engine.grammar.compiler import GrammarCompiler
-from pensieve.engine.grammar.queue import GrammarQueue
+from pensieve.engine.grammar.queue import GrammarQueue, Prepare
 from pensieve.engine.long_operations import (
     COMPILING_S,
     TRYING_S,
@@ -51,7 +51,7 @@ from pensieve.engine.planning.memory_plan import (
     agreed,
 )
 from pensieve.engine.protocol import Load, Preloaded
-from pensieve.engine.scheduling.disk_tier import NoDiskTier
+from pensieve.engine.scheduling.disk_tier import DiskTier, NoDiskTier
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.preload import Preload
@@ -64,7 +64,7 @@ from pensieve.engine.speculation.draft_source import TILE_ROWS
 from pensieve.engine.speculation.drafter import Speculation
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.drafting import speculation_of, step_curve
-from pensieve.engine.worker.memory_pressure import pressure_reader
+from pensieve.engine.worker.memory_pressure import ReadPressure, pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
 from pensieve.engine.worker.stats import StatsReader
 from pensieve.engine.worker.step_times import (
@@ -114,6 +114,10 @@ class EngineParts:
     least: Least = lambda _, value: value
     # Decides how much is tried and measured, so all ranks must read the same time.
     clock: Callable[[], float] = time.monotonic
+    backend: Callable[..., BatchBackend] = BatchBackend
+    disk_tier: Callable[[DiskTier], DiskTier] = lambda tier: tier
+    grammar_queue: Callable[[Prepare], GrammarQueue] = GrammarQueue
+    read_pressure: Callable[[ReadPressure | None], ReadPressure | None] = lambda read: read
 
 
 ALONE = EngineParts()
@@ -138,14 +142,15 @@ def build_engine(
     platform = _platform(device)
     chunks = _chunks(plan, device)
     store = _store(load, fingerprint)
-    disk_tier = DiskPrefixCache(store, make_caches, fingerprint) if store else NoDiskTier()
+    own_tier = DiskPrefixCache(store, make_caches, fingerprint) if store else NoDiskTier()
+    disk_tier = parts.disk_tier(own_tier)
     memory_tier = PrefixCache(fingerprint)
-    preload = Preload(memory_tier, disk_tier, plan.budget, announce=announce, report=report)
+    new_preload = partial(Preload, memory_tier, disk_tier, plan.budget, clock=parts.clock)
     prefix_cache = TieredPrefixCache(
         memory_tier,
         disk_tier,
-        lambda restore: ThrottledRestore(restore, chunks, announce),
-        preload if load.has_preload else None,
+        lambda restore: ThrottledRestore(restore, chunks, announce, parts.clock),
+        new_preload(announce=announce, report=report) if load.has_preload else None,
     )
     limits = _queue_limits(make_caches, announce, parts.least)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
@@ -153,10 +158,11 @@ def build_engine(
     announce("measuring its steps", TRYING_S)
     state, speculation = _speculation(load, make_caches, fingerprint, head, parts)
     limits = replace(limits, step_tokens=TILE_ROWS) if speculation else limits
-    backend = partial(BatchBackend, model, make_caches, chunks, grammars.matcher, announcer)
-    new_backend = partial(backend, speculation=speculation)
-    scheduler = Scheduler(new_backend, prefix_cache, plan.budget, limits)
-    queue = GrammarQueue(grammars.prepare)
+    backend = partial(parts.backend, model, make_caches, chunks, grammars.matcher, announcer)
+    scheduler = Scheduler(
+        partial(backend, speculation=speculation), prefix_cache, plan.budget, limits
+    )
+    queue = parts.grammar_queue(grammars.prepare)
     return WorkerContext(
         scheduler,
         plan.context_tokens,
@@ -164,10 +170,18 @@ def build_engine(
         StatsReader(plan, scheduler, prefix_cache, store, grammars, queue).read,
         prefix_cache.spill,
         prefix_cache.preload,
-        MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure_reader()).step,
+        _relief(scheduler, prefix_cache, parts).step,
         prefix_cache.close,
         state,
+        parts.clock,
     )
+
+
+def _relief(
+    scheduler: Scheduler, prefix_cache: TieredPrefixCache, parts: EngineParts
+) -> MemoryRelief:
+    pressure = parts.read_pressure(pressure_reader())
+    return MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure, parts.clock)
 
 
 def _head(model: Any, load: Load, share: ModelShare, announce: Announce) -> MtpHead | None:

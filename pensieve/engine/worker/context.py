@@ -3,6 +3,7 @@
 Its own file because tests build one without MLX.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,3 +24,4 @@ class WorkerContext:
     relieve: Callable[[], float | None] = lambda: None  # release memory
     close: Callable[[], None] = lambda: None
     speculation: SpeculationState = NOT_MEASURED
+    clock: Callable[[], float] = time.monotonic  # decides what happens when

@@ -28,6 +28,18 @@ class Connection(Protocol):
     def set_inheritable(self, inheritable: bool, /) -> None: ...  # noqa: FBT001 -- as a socket's
 
 
+class FramePort(Protocol):
+    """What the worker's main loop needs of the front end."""
+
+    def watch(self, wakeup: socket.socket) -> None: ...
+
+    def receive(self, wait_s: float | None) -> list[Frame]: ...
+
+    def announce(self, work: str, timeout_s: float) -> None: ...
+
+    def send(self, frame: Frame) -> None: ...
+
+
 class FrontEnd:
     def __init__(self, connection: Connection) -> None:
         # Inherited from the front end; a grammar's trial compile must not inherit it in turn, or it

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NoReturn, assert_never
+from typing import TYPE_CHECKING, NoReturn, assert_never
 
 from pensieve.engine.generation import EngineStats, Generation, Grammar, Token
 from pensieve.engine.long_operations import IMPORTING_S
@@ -36,9 +36,12 @@ from pensieve.engine.protocol import (
 )
 from pensieve.engine.scheduling.scheduler import KeyedEvent, Scheduler
 from pensieve.engine.worker.context import WorkerContext
-from pensieve.engine.worker.front_end import FrontEnd, FrontEndGoneError
+from pensieve.engine.worker.front_end import FramePort, FrontEnd, FrontEndGoneError
 from pensieve.engine.worker.stats import PromptThroughput, Throughput
 from pensieve.settings.resolve import is_debug_enabled
+
+if TYPE_CHECKING:
+    from pensieve.engine.worker.build import EngineParts
 
 # Between two `EngineStats` while there is work.
 REPORT_S = 1.0
@@ -55,6 +58,9 @@ LAST_SPILL_S = 10.0
 MAX_REASON_CHARS = 300
 
 _log = logging.getLogger("pensieve.engine")
+
+# Returns what ranks of one model replace; None for a worker that has the whole model.
+MakeParts = Callable[[], "EngineParts | None"]
 
 
 class Reporter:
@@ -129,25 +135,25 @@ class SpillPace:
         return spill_in_s
 
 
-def serve(front_end: FrontEnd, context: WorkerContext) -> None:
+def serve(front_end: FramePort, context: WorkerContext) -> None:
     """Handle frames, step the batch, and copy prefixes to disk and back until `Unload`.
 
     Raises `FrontEndGoneError`.
     """
     scheduler, reporter = context.scheduler, Reporter(front_end.send, context.read_stats)
     front_end.watch(context.grammar_queue.wakeup)
-    pace = SpillPace()
+    pace = SpillPace(context.clock)
     copy_in_s: float | None = 0
     while True:
         relieve_in_s = context.relieve()
         reporter.send_stats(is_last=scheduler.is_idle and copy_in_s is None)
         frames = front_end.receive(_sooner(copy_in_s, relieve_in_s) if scheduler.is_idle else 0)
         if scheduler.is_idle:
-            frames += receive_followers(front_end.receive, frames)
+            frames += receive_followers(front_end.receive, frames, context.clock)
         events = [event for frame in frames for event in _handle(frame, context)]
         if Unload() in frames:
             # After the cancellations that came with it, which release what they have processed.
-            spill_rest(context.spill)
+            spill_rest(context.spill, clock=context.clock)
             return
         reporter.send_events(events + _submit_ready(context))
         if not scheduler.is_idle:
@@ -230,7 +236,7 @@ def _submit_ready(context: WorkerContext) -> list[KeyedEvent]:
     ]
 
 
-def _receive_load(front_end: FrontEnd) -> Load:
+def _receive_load(front_end: FramePort) -> Load:
     frames: list[Frame] = []
     while not frames:
         frames = front_end.receive(None)
@@ -239,7 +245,7 @@ def _receive_load(front_end: FrontEnd) -> Load:
     return load
 
 
-def _load(front_end: FrontEnd, load: Load) -> WorkerContext | None:
+def _load(front_end: FramePort, load: Load, make_parts: MakeParts) -> WorkerContext | None:
     """Load the model; report and return None if it does not load."""
     started = time.monotonic()
     try:
@@ -247,9 +253,10 @@ def _load(front_end: FrontEnd, load: Load) -> WorkerContext | None:
         from pensieve.engine.model.mlx_import import import_mlx_lm
 
         import_mlx_lm()
-        from pensieve.engine.worker.build import build_engine
+        from pensieve.engine.worker.build import ALONE, build_engine
 
-        context = build_engine(load, front_end.announce, front_end.send)
+        parts = make_parts() or ALONE
+        context = build_engine(load, front_end.announce, front_end.send, parts)
     except FrontEndGoneError:
         raise
     # Every error is reported to the front end. One module of mlx-lm calls sys.exit.
@@ -283,15 +290,22 @@ def main(socket_fd: int) -> NoReturn:
     run(FrontEnd(socket.socket(fileno=socket_fd)))
 
 
-def run(front_end: FrontEnd, localize: Callable[[Load], Load] = lambda load: load) -> NoReturn:
-    """Run the worker, then end the process. `localize` gives the folders of this machine."""
+def run(
+    front_end: FramePort,
+    localize: Callable[[Load], Load] = lambda load: load,
+    make_parts: MakeParts = lambda: None,
+) -> NoReturn:
+    """Run the worker, then end the process.
+
+    localize: gives the folders of this machine. make_parts: called once MLX is imported.
+    """
     # Ctrl-C in a terminal reaches the whole process group; the front end decides when this worker
     # ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_quietly_on_abort()
     exit_code = 0
     try:
-        _run(front_end, localize)
+        _run(front_end, localize, make_parts)
     except FrontEndGoneError:
         pass
     except BaseException:  # noqa: BLE001 - logged here because os._exit prints nothing
@@ -315,8 +329,8 @@ def end_quietly_on_abort() -> None:
     libc.signal(signal.SIGABRT, ctypes.cast(libc["_exit"], ctypes.c_void_p))
 
 
-def _run(front_end: FrontEnd, localize: Callable[[Load], Load]) -> None:
-    if (context := _load(front_end, localize(_receive_load(front_end)))) is None:
+def _run(front_end: FramePort, localize: Callable[[Load], Load], make_parts: MakeParts) -> None:
+    if (context := _load(front_end, localize(_receive_load(front_end)), make_parts)) is None:
         return
     try:
         serve(front_end, context)
