@@ -61,6 +61,7 @@ class Health:
     in_flight: int = 0
     restarts: int = 0
     replicas: tuple[ReplicaHealth, ...] = ()  # none if there is one engine
+    has_ranks: bool = False  # several machines share one model
     engine: EngineStats | None = None  # None: not sent, or not as this version knows them
     poison_prompts: int = 0  # refused, because the engine crashed repeatedly on each
     is_model_at_fault: bool = False  # failed because the model does not load
@@ -138,6 +139,7 @@ def read(body: object, pid: int) -> Health:
         in_flight=_number(report, "in_flight"),
         restarts=_number(report, "restarts"),
         replicas=_replicas(report.get("replicas")),
+        has_ranks=bool(report.get("ranks")),
         engine=_parsed(EngineStats, report.get("engine")),
         poison_prompts=_number(report, "poison_prompts"),
         is_model_at_fault=report.get("is_model_at_fault") is True,

@@ -103,7 +103,9 @@ def examined(hosts: Sequence[str], settings: Settings, model: ModelFolder) -> li
 
     model: without a name if it is not on this machine.
     """
-    question = Question(__version__, "check", name_of(model), identity_of(model.folder))
+    ranks = len(hosts) + 1 if settings.hostfile else 1
+    files = identity_of(model.folder)
+    question = Question(__version__, "check", name_of(model), files, ranks)
     ssh = shlex.split(settings.ssh_command)
     try:
         return examine(hosts, ssh, question)

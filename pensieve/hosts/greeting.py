@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-Role = Literal["check", "worker"]
+# worker: the whole model. rank: a part of it.
+Role = Literal["check", "worker", "rank"]
 # What the other machine finds wrong with itself.
 Problem = Literal["version", "device", "model", "files", "memory"]
 
@@ -39,6 +40,7 @@ class Question:
     role: Role
     model: str  # as a person names it
     files: Mapping[str, str] = field(default_factory=dict[str, str])  # see model_identity.py
+    ranks: int = 1  # machines that share the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Answer:
     memory_bytes: int = 0
     device: str = ""
     context_tokens: int | None = None  # None: the engine finds out
+    backends: tuple[str, ...] = ()  # of MLX, if several machines share the model
     problem: Problem | None = None
     detail: str = ""  # of the problem
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 from pensieve import __version__
 from pensieve.engine.client.launch import GB, resource_limits_of, worker_variables
 from pensieve.errors import ModelError, PensieveError
+from pensieve.hosts.backends import own_backends
 from pensieve.hosts.greeting import (
     MAX_LINE_BYTES,
     Answer,
@@ -27,7 +28,7 @@ from pensieve.isolation import python
 from pensieve.machine import Machine, choose_device, inspect
 from pensieve.models.catalog.expected_model import fit_on_mac
 from pensieve.models.catalog.find import find
-from pensieve.models.catalog.memory_fit import memory_limit_here
+from pensieve.models.catalog.memory_fit import FitEstimate, memory_limit_here
 from pensieve.models.folder.snapshot import folder_of, is_present
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Device, Settings, child_environment
@@ -35,6 +36,8 @@ from pensieve.settings.resolve import Device, Settings, child_environment
 WORKER = ("-m", "pensieve.hosts.worker_process")
 # Until the question arrives: ssh has just connected.
 QUESTION_S = 20.0
+# Until the other machines have answered: each has `greeting.TIMEOUT_S`.
+RANK_S = 300.0
 
 
 def remote_worker() -> int:
@@ -52,9 +55,14 @@ def remote_worker() -> int:
     os.write(out, answer_line(answer))
     if answer.problem:
         return 1
+    if question.role == "check":
+        return _echo(into, out)
     if question.role == "worker":
         _become_worker(into, out, load)
-    return _echo(into, out)
+    # Sent once all other ranks have answered as well.
+    if place := _read_line(into, RANK_S):
+        _become_worker(into, out, load, place.decode())
+    return 1
 
 
 def examine(
@@ -96,13 +104,24 @@ def _with_model(
     folder = folder_of(source, settings.paths.models)
     if differing := difference(question.files, identity_of(folder)):
         return replace(facts, problem="files", detail=differing), {}
-    fit = fit_on_mac(folder, settings, machine)
+    fit = _fit(folder, settings, machine, question.ranks)
+    if question.ranks > 1:
+        facts = replace(facts, backends=own_backends())
     if fit and not fit.context_tokens:
         needed, limit = fit.needs_bytes, memory_limit_here(machine, settings).limit_bytes
         detail = f"it needs {needed / GB:.1f} GB, and the limit there is {limit / GB:.1f} GB."
         return replace(facts, problem="memory", detail=detail), {}
     facts = replace(facts, context_tokens=fit and fit.context_tokens)
     return facts, _load_changes(folder, settings, facts.device)
+
+
+def _fit(folder: Path, settings: Settings, machine: Machine, ranks: int) -> FitEstimate | None:
+    """Return the fit of the model, or of the part of it that this machine would have."""
+    if ranks == 1:
+        return fit_on_mac(folder, settings, machine)
+    from pensieve.models.catalog.shared_fit import share_on_mac
+
+    return share_on_mac(folder, settings, machine, ranks)
 
 
 def _load_changes(folder: Path, settings: Settings, device: str) -> dict[str, object]:
@@ -123,11 +142,11 @@ def _own_standard_streams() -> tuple[int, int]:
     return into, out
 
 
-def _read_line(into: int) -> bytes:
+def _read_line(into: int, timeout_s: float = QUESTION_S) -> bytes:
     """Read no byte after the line's end, which would be a frame's. Empty: none came."""
     line = bytearray()
     while not line.endswith(b"\n"):
-        readable, _, _ = select.select([into], [], [], QUESTION_S)
+        readable, _, _ = select.select([into], [], [], timeout_s)
         if not readable or not (byte := os.read(into, 1)) or len(line) > MAX_LINE_BYTES:
             return b""
         line += byte
@@ -141,9 +160,9 @@ def _echo(into: int, out: int) -> int:
     return 0
 
 
-def _become_worker(into: int, out: int, load: dict[str, object]) -> NoReturn:
+def _become_worker(into: int, out: int, load: dict[str, object], *place: str) -> NoReturn:
     for descriptor in (into, out):
         os.set_inheritable(descriptor, True)  # noqa: FBT003
-    arguments = python(*WORKER, str(into), str(out), json.dumps(load))
+    arguments = python(*WORKER, str(into), str(out), json.dumps(load), *place)
     device: Device = "cpu" if load["device"] == "cpu" else "gpu"
     os.execve(arguments[0], arguments, child_environment(worker_variables(device)))  # noqa: S606

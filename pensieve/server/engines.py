@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from pathlib import Path
 
 from pensieve.engine.client.client import IdlePolicy, running_engine
 from pensieve.engine.client.launch import OpenWorker, ReplicaSpec, WorkerSpec, open_worker
@@ -32,7 +33,9 @@ def running(
 def replica_specs(
     settings: Settings, model: ModelFolder, spec: WorkerSpec
 ) -> Sequence[ReplicaSpec]:
-    """Return what runs where: a whole engine for each."""
+    """Return what runs where: a whole engine for each, or one over several machines."""
+    if settings.hostfile:
+        return [ReplicaSpec(LOCAL, spec, _group_opener(settings, model))]
     found: list[ReplicaSpec] = []
     for host in settings.remote_hosts or (LOCAL,):
         if host == LOCAL:
@@ -57,6 +60,14 @@ def _workers(count: int, spec: WorkerSpec) -> list[ReplicaSpec]:
         )
         for number in range(1, count + 1)
     ]
+
+
+def _group_opener(settings: Settings, model: ModelFolder) -> OpenWorker:
+    from pensieve.hosts.model_identity import name_of
+    from pensieve.hosts.ranks import hosts_of, opener
+
+    hostfile = hosts_of(Path(settings.hostfile).expanduser())
+    return opener(shlex.split(settings.ssh_command), hostfile, name_of(model))
 
 
 def _opener(host: str, settings: Settings, model: ModelFolder) -> OpenWorker:

@@ -51,6 +51,7 @@ class Settings:
     allowed_origins: str = ""
     hosts: str = ""  # machines that run the model, by ssh, with commas between; empty: this one
     replicas: bool = False  # each of several hosts runs the whole model
+    hostfile: str = ""  # of the hosts that share one model, in mlx.launch's format
     workers: int = 1  # that run the whole model on this machine
     ssh_command: str = "ssh"
     # Files in PEM: with both, the server speaks TLS.
@@ -116,6 +117,7 @@ class Flags:
     show_content: bool | None = None
     hosts: str | None = None
     replicas: bool | None = None
+    hostfile: str | None = None
     workers: int | None = None
 
     def given(self) -> dict[str, Value]:
@@ -209,10 +211,15 @@ def is_loopback(host: str) -> bool:
 def require_one_plan(settings: Settings) -> None:
     """Raise `SettingsError` if hosts and workers do not go together."""
     hosts = settings.remote_hosts
-    if len(hosts) > 1 and not settings.replicas:
+    if settings.hostfile and (settings.replicas or settings.workers > 1):
+        raise SettingsError("A hostfile is for one model over several machines, without replicas.")
+    if len(hosts) > 1 and not settings.replicas and not settings.hostfile:
         raise SettingsError(
-            "Several hosts can run the whole model each; one model over several is not there yet.",
-            hint=f"Run it on each:\n  pensieve start --hosts {settings.hosts} --replicas",
+            "Several hosts either run the whole model each, or share one, with a hostfile that has"
+            " the addresses of the cable between them.",
+            hint=f"Run it on each:\n  pensieve start --hosts {settings.hosts} --replicas\n"
+            "Share one that fits none of them (docs/several-macs.md):\n"
+            "  pensieve start --hostfile FILE",
         )
     if len(set(hosts)) < len(hosts):
         raise SettingsError(

@@ -279,6 +279,15 @@ _TABLE = (
         "replicas", "whether each of several hosts runs the model", "true or false", "true", bool
     ),
     SettingSpec(
+        "hostfile",
+        "file of the machines that share one model",
+        "a file in mlx.launch's format",
+        "~/two-macs.json",
+        str,
+        _is_name,
+        unset="off",
+    ),
+    SettingSpec(
         "workers",
         "engines with the whole model on this machine",
         "a number from 1 to 16",

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies)
         return ensure_running(settings, flags, dependencies)
     folder = fetch_model(settings, dependencies, _resume(start_command(flags)))
     if settings.hosts:
-        _check_hosts(settings, folder)
+        _check_hosts(settings, folder, dependencies)
     if settings.workers > 1:
         _check_workers(settings, folder, dependencies)
     place = settings.hosts or f"the {DEVICE_NAMES[device]}"
@@ -128,13 +129,32 @@ def _check_workers(settings: Settings, folder: "ModelFolder", dependencies: Depe
     require_room_for_workers(folder.folder, settings, dependencies.inspect())
 
 
-def _check_hosts(settings: Settings, folder: "ModelFolder") -> None:
+def _check_hosts(settings: Settings, folder: "ModelFolder", dependencies: Dependencies) -> None:
     """Print what each machine is. Raises `HostError` if the model cannot run on one."""
     from pensieve.hosts.check import examined
+    from pensieve.hosts.group import require_group, require_shareable
 
-    for found in examined(settings.other_hosts, settings, folder):
+    if settings.hostfile:
+        require_shareable(settings, folder.folder)
+    reports = examined(settings.other_hosts, settings, folder)
+    for found in reports:
         found.require()
         output.note(found.line)
+    if settings.hostfile:
+        output.note(require_group(settings, folder.folder, dependencies.inspect(), reports))
+
+
+def with_hosts(settings: Settings, flags: Flags) -> tuple[Settings, Flags]:
+    """Return both with the hosts of the hostfile, if there is one. Raises `SettingsError`."""
+    if not settings.hostfile:
+        return settings, flags
+    from pensieve.hosts.ranks import hosts_of
+
+    file = Path(settings.hostfile).expanduser().absolute()
+    _, *others = (host.ssh for host in hosts_of(file).hosts)
+    hosts = ",".join([LOCAL, *others])
+    changes: dict[str, str] = {"hosts": hosts, "hostfile": str(file)}
+    return replace(settings, **changes), replace(flags, **changes)
 
 
 def fetch_model(settings: Settings, dependencies: Dependencies, on_interrupt: str) -> "ModelFolder":

@@ -89,6 +89,7 @@ def _note_differences(server: RunningServer, flags: Flags) -> None:
         "show_content": {server.health.shows_content},
         "hosts": {flags_before.get("hosts")},
         "replicas": {flags_before.get("replicas")},
+        "hostfile": {flags_before.get("hostfile")},
         "workers": {flags_before.get("workers")},
     }
     given = flags.given().items()

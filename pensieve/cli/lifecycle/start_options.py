@@ -122,6 +122,16 @@ Hosts = Annotated[
 Replicas = Annotated[
     bool | None, Parameter(help="Run the whole model on each of several hosts, for a team.")
 ]
+HostfileOption = Annotated[
+    str | None,
+    Parameter(
+        name="--hostfile",
+        validator=allowed_by_setting("hostfile"),
+        metavar="FILE",
+        help="Run one model over the machines in this file, of which this one is the first:"
+        " for a model that fits none of them. mlx.distributed_config writes it.",
+    ),
+]
 Workers = Annotated[
     int | None,
     Parameter(

@@ -51,6 +51,12 @@ def as_json(
     }
 
 
+def _device(health: Health) -> str:
+    if not health.host:
+        return health.device
+    return f"{health.host}, {'one model, ' if health.has_ranks else ''}by ssh"
+
+
 def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
     """Return the facts in display order; rows with an empty value are not displayed."""
     model = health.model or record.model
@@ -59,7 +65,7 @@ def facts(record: ServerRecord, health: Health, now: float) -> dict[str, str]:
         "address": record.base_url,
         "model": f"{model} ({health.repo})" if health.repo and health.repo != model else model,
         "context": f"{health.context_tokens:,} tokens" if health.context_tokens else "",
-        "device": f"{health.host}, by ssh" if health.host else health.device or record.device,
+        "device": _device(health) or record.device,
         "in flight": str(health.in_flight) if health.is_well else "",
         "engines": "\n".join(each.text for each in health.replicas),
         "requests": "",

@@ -32,10 +32,10 @@ def check(context: DoctorContext, examine: Examine = examined) -> Iterator[Findi
 
 def _of_server(context: DoctorContext) -> Settings:
     """Return the settings with the hosts and the model of a running server."""
-    hosts = context.settings.hosts
-    if context.record:
-        hosts = str(context.record.flags.get("hosts", hosts))
-    return replace(context.settings, hosts=hosts, model=context.model)
+    names = ("hosts", "hostfile")
+    flags = context.record.flags if context.record else {}
+    chosen = {name: str(flags.get(name, getattr(context.settings, name))) for name in names}
+    return replace(context.settings, model=context.model, **chosen)
 
 
 def _model(settings: Settings) -> ModelFolder:

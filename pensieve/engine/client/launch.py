@@ -59,27 +59,38 @@ class ReplicaSpec:
     open_worker: OpenWorker
 
 
+# Of ranks of one model, by the exit codes in engine/ranks/wire.py.
+_RANK_EXITS = {
+    71: "another machine's part of the model ended, or its connection was lost",
+    72: "another machine fell silent",
+    73: "the machines made no progress together",
+    75: "the machines computed different things",
+    76: "a step failed",
+}
 SSH_FAILED = 255  # the exit code for its own errors; see ssh(1)
 WORKER = ("-m", "pensieve.engine.worker.worker")
 
 
 async def open_worker(
-    spec: WorkerSpec, program: Sequence[str] = WORKER
+    spec: WorkerSpec,
+    program: Sequence[str] = WORKER,
+    arguments: Sequence[str] = (),
+    fds: Sequence[int] = (),
 ) -> tuple[Process, socket.socket]:
     """Start a worker; return it with the front end's socket. Raises OSError if it does not start.
 
-    program: arguments for Python.
+    program: arguments for Python. The worker's own are its socket, `arguments`, and further `fds`.
     """
     ours, theirs = socket.socketpair()
     with theirs, ExitStack() as on_failure:
         on_failure.callback(ours.close)
         process = await anyio.open_process(
-            python(*program, str(theirs.fileno())),
+            python(*program, str(theirs.fileno()), *arguments, *map(str, fds)),
             stdin=subprocess.DEVNULL,
             stdout=None,
             stderr=None,
             env=child_environment(worker_variables(spec.device)),
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), *fds],
         )
         on_failure.pop_all()
     return process, ours
@@ -92,7 +103,9 @@ async def describe_exit(process: Process) -> str:
     if process.returncode is None:
         return "it closed its connection"
     code = process.returncode
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+    if code < 0:
+        return f"signal {-code}"
+    return _RANK_EXITS.get(code, f"exit code {code}")
 
 
 def is_link_lost(process: Process, host: str) -> bool:

@@ -9,6 +9,7 @@ no machine with jaccl, and none with two NVIDIA GPUs, was at hand.
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,3 +84,7 @@ def _alarm(timeout_s: int) -> Generator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(available_backends()))

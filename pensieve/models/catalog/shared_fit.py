@@ -14,8 +14,15 @@ from pensieve.engine.planning.memory_plan import FULL_BITS
 from pensieve.engine.planning.mtp_files import config_of
 from pensieve.engine.planning.sharding_table import obstacle, shape_of_rank
 from pensieve.errors import ModelUnsupportedError
-from pensieve.models.catalog.memory_fit import FitEstimate, MemoryLimit, estimate_fit
+from pensieve.machine import Machine
+from pensieve.models.catalog.memory_fit import (
+    FitEstimate,
+    MemoryLimit,
+    estimate_fit,
+    memory_limit_here,
+)
 from pensieve.models.folder.config_shape import shape_of
+from pensieve.settings.resolve import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,17 @@ def shared_fit_of(folder: Path, limits: Sequence[MemoryLimit]) -> SharedFit:
     if reason := obstacle(config, len(limits)):
         raise ModelUnsupportedError(f"{folder.name}: {reason}.")
     return estimate_shared_fit(shape_of(folder), config, limits)
+
+
+def share_on_mac(
+    folder: Path, settings: Settings, machine: Machine, ranks: int
+) -> FitEstimate | None:
+    """Return how one of `ranks` equal parts fits this Mac's GPU; None if only the engine can
+    determine it. Raises what `shared_fit_of` raises.
+    """
+    if machine.kind != "apple_silicon" or settings.device == "cpu":
+        return None
+    return shared_fit_of(folder, [memory_limit_here(machine, settings)] * ranks).machines[0]
 
 
 def estimate_shared_fit(

@@ -67,12 +67,20 @@ class HealthEndpoint:
             "version": pensieve.__version__,
             "pid": os.getpid(),
             **_replicas(health),
+            **_ranks(self._settings),
         }
 
     async def _proof(self, challenge: str, scope: Scope) -> str:
         # In a thread: the first proof takes as long as generating some tokens.
         _, port = scope.get("server") or ("", 0)
         return await anyio.to_thread.run_sync(self._prover.proof, challenge, port or 0)
+
+
+def _ranks(settings: Settings) -> dict[str, Any]:
+    """Return the machines that share one model, if they do; rank 0 is this one."""
+    if not settings.hostfile:
+        return {}
+    return {"ranks": [{"rank": at, "host": each} for at, each in enumerate(settings.remote_hosts)]}
 
 
 def _replicas(health: EngineHealth) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from json import dumps
 from typing import Literal
 
+from pensieve.cli.lifecycle.launching import with_hosts
 from pensieve.cli.ui import output
 from pensieve.errors import UsageError
-from pensieve.hosts.check import examined, model_of
+from pensieve.hosts.check import HostReport, examined, model_of
+from pensieve.hosts.group import require_group, require_shareable
+from pensieve.machine import inspect
 from pensieve.settings import resolve as settings_module
+from pensieve.settings.resolve import Flags
 from pensieve.settings.spec import KEYS
 
 UNUSABLE = 69
@@ -31,7 +35,7 @@ def hosts(what: Literal["check"] = "check", /, *names: str, json: bool = False) 
     json
         Print one JSON object instead.
     """
-    settings = settings_module.resolve()
+    settings, _ = with_hosts(settings_module.resolve(), Flags())
     chosen = [str(KEYS["hosts"].checked(name, "the machine")) for name in names]
     machines = chosen or settings.other_hosts
     if not machines:
@@ -39,14 +43,23 @@ def hosts(what: Literal["check"] = "check", /, *names: str, json: bool = False) 
     model = model_of(settings)
     if not model.name:
         output.note(f"{settings.model} is not on this machine, so it is not looked for there.")
+    is_group = bool(settings.hostfile and model.name) and not chosen
+    if is_group:
+        require_shareable(settings, model.folder)
     reports = examined(machines, settings, model)
-    if json:
-        output.data(
-            dumps({"model": model.name, "hosts": [each.as_json for each in reports]}, indent=2)
-        )
-    else:
-        for each in reports:
-            output.data(each.line)
-            if each.fix:
-                output.data(f"  {each.fix}")
-    return UNUSABLE if any(each.problem for each in reports) else 0
+    _print(model.name, reports, is_json=json)
+    if any(each.problem for each in reports):
+        return UNUSABLE
+    if is_group:
+        output.note(require_group(settings, model.folder, inspect(), reports))
+    return 0
+
+
+def _print(model: str, reports: list[HostReport], *, is_json: bool) -> None:
+    if is_json:
+        output.data(dumps({"model": model, "hosts": [each.as_json for each in reports]}, indent=2))
+        return
+    for each in reports:
+        output.data(each.line)
+        if each.fix:
+            output.data(f"  {each.fix}")

@@ -18,12 +18,14 @@ from pensieve.cli.lifecycle.launching import (
     fetch_model,
     run_in_background,
     start_command,
+    with_hosts,
 )
 from pensieve.cli.lifecycle.server_report import interruption_note
 from pensieve.cli.lifecycle.start_checks import check_access
 from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
+    HostfileOption,
     Hosts,
     IdleUnload,
     LogFormatOption,
@@ -71,6 +73,7 @@ def restart(  # noqa: PLR0913 -- each is an option
     show_content: ShowContent = None,
     hosts: Hosts = None,
     replicas: Replicas = None,
+    hostfile: HostfileOption = None,
     workers: Workers = None,
 ) -> int:
     """Restart the server, or start it if none runs.
@@ -106,6 +109,7 @@ def restart(  # noqa: PLR0913 -- each is an option
         show_content=show_content,
         hosts=hosts,
         replicas=replicas,
+        hostfile=hostfile,
         workers=workers,
     )
     return restart_server(given, default_dependencies(), is_forced=force, is_awaited=not no_wait)
@@ -133,7 +137,7 @@ def restart_server(
     running = _find_running(settings_module.resolve_paths())
     flags = merge_flags(running.flags if running else {}, given)
     with _stays_running(running):
-        settings = settings_module.resolve(flags)
+        settings, flags = with_hosts(settings_module.resolve(flags), flags)
         check_access(settings)
         settings_module.require_one_plan(settings)
         if running:

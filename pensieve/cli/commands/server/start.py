@@ -8,11 +8,13 @@ from pensieve.cli.lifecycle.launching import (
     default_dependencies,
     run_in_background,
     run_in_foreground,
+    with_hosts,
 )
 from pensieve.cli.lifecycle.start_checks import check_access
 from pensieve.cli.lifecycle.start_options import (
     ComputeDevice,
     Host,
+    HostfileOption,
     Hosts,
     IdleUnload,
     LogFormatOption,
@@ -43,6 +45,7 @@ def start(  # noqa: PLR0913 -- each is an option
     show_content: ShowContent = None,
     hosts: Hosts = None,
     replicas: Replicas = None,
+    hostfile: HostfileOption = None,
     workers: Workers = None,
 ) -> int:
     """Start the server in the background and wait until it answers.
@@ -71,9 +74,10 @@ def start(  # noqa: PLR0913 -- each is an option
         show_content=show_content,
         hosts=hosts,
         replicas=replicas,
+        hostfile=hostfile,
         workers=workers,
     )
-    settings = settings_module.resolve(flags)
+    settings, flags = with_hosts(settings_module.resolve(flags), flags)
     check_access(settings)
     settings_module.require_one_plan(settings)
     if foreground:

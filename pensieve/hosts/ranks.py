@@ -1,0 +1,159 @@
+"""Opens one model over several machines: rank 0 here, a rank on each other host of a hostfile."""
+
+import random
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from anyio.abc import Process
+
+from pensieve import __version__
+from pensieve.engine.client.launch import WorkerSpec, end_worker, open_worker
+from pensieve.engine.planning.hostfile import (
+    FIRST_PORT,
+    MAX_HOSTS,
+    Hostfile,
+    choose_backend,
+    read_hostfile,
+    rendezvous_of,
+)
+from pensieve.engine.ranks.place import RankPlace
+from pensieve.errors import HostError, SettingsError
+from pensieve.hosts.backends import own_backends
+from pensieve.hosts.greeting import Answer, Question
+from pensieve.hosts.model_identity import identity_of
+from pensieve.hosts.problems import failure_of, problem_of
+from pensieve.hosts.ssh import SshFailedError, connect
+from pensieve.settings.resolve import LOCAL
+
+LEAD = ("-m", "pensieve.engine.ranks.rank")
+# Ports that an ended group used cannot be used again at once.
+_PORT_BLOCKS = 1000
+
+
+def hosts_of(file: Path) -> Hostfile:
+    """Read a hostfile whose first host is this machine. Raises `SettingsError`."""
+    hostfile = read_hostfile(file)
+    first, *others = (host.ssh for host in hostfile.hosts)
+    if first.removesuffix(".local") not in {LOCAL, socket.gethostname().removesuffix(".local")}:
+        raise SettingsError(
+            f"The first host in {file} is {first}, and this machine is none of its names.",
+            hint=f'Put this machine first:\n  {{"ssh": "{LOCAL}", "ips": […]}}',
+        )
+    if not others or len(set(others)) < len(others) or LOCAL in others:
+        raise SettingsError(
+            f"{file} must name this machine, and each other one once.",
+            hint="The format is that of mlx.launch; docs/several-macs.md",
+        )
+    return hostfile
+
+
+class GroupProcess(Process):
+    """Rank 0's process; its end is the end of the ssh that reach the others."""
+
+    def __init__(self, lead: Process, connections: Sequence[Process]) -> None:
+        self._lead = lead
+        self._connections = connections
+
+    async def wait(self) -> int:
+        return await self._lead.wait()
+
+    def terminate(self) -> None:
+        self._lead.terminate()
+
+    def kill(self) -> None:
+        self._lead.kill()
+
+    def send_signal(self, signal: Any) -> None:
+        self._lead.send_signal(signal)
+
+    @property
+    def pid(self) -> int:
+        return self._lead.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._lead.returncode
+
+    @property
+    def stdin(self) -> Any:
+        return self._lead.stdin
+
+    @property
+    def stdout(self) -> Any:
+        return self._lead.stdout
+
+    @property
+    def stderr(self) -> Any:
+        return self._lead.stderr
+
+    async def aclose(self) -> None:
+        await self._lead.aclose()
+        for each in self._connections:
+            await end_worker(each)
+
+
+def opener(
+    ssh: Sequence[str],
+    hostfile: Hostfile,
+    model: str,
+    backends: Callable[[], Sequence[str]] = own_backends,
+) -> Callable[[WorkerSpec], Awaitable[tuple[Process, socket.socket]]]:
+    """Return a function that starts all ranks of `model`.
+
+    It raises OSError if ssh is not installed, `HostError`, and `SettingsError` if the machines have
+    no back end in common.
+    """
+
+    async def open_all(spec: WorkerSpec) -> tuple[Process, socket.socket]:
+        ranks = len(hostfile.hosts)
+        files = identity_of(spec.model_folder)
+        question = Question(__version__, "rank", model, files, ranks)
+        connections: list[Process] = []
+        with ExitStack() as stack:
+            try:
+                found = [backends()]
+                wires: list[socket.socket] = []
+                for host in hostfile.hosts[1:]:
+                    process, wire, answer = await _connected(ssh, host.ssh, question)
+                    connections.append(process)
+                    wires.append(stack.enter_context(wire))
+                    found.append(answer.backends)
+                place = _place(hostfile, found)
+                for rank, wire in enumerate(wires, 1):
+                    wire.setblocking(True)  # noqa: FBT003
+                    wire.sendall(place.of(rank).dumps().encode() + b"\n")
+                lead, connection = await open_worker(
+                    spec, LEAD, [place.dumps()], [wire.fileno() for wire in wires]
+                )
+            except BaseException:
+                for process in connections:
+                    await end_worker(process)
+                raise
+        return GroupProcess(lead, connections), connection
+
+    return open_all
+
+
+async def _connected(
+    ssh: Sequence[str], host: str, question: Question
+) -> tuple[Process, socket.socket, Answer]:
+    try:
+        process, wire, answer = await connect(ssh, host, question)
+    except SshFailedError as failure:
+        problem, fix = failure_of(host, failure)
+        raise HostError(problem, hint=f"Fix it:\n  {fix}") from failure
+    if problem := problem_of(host, question, answer):
+        wire.close()
+        await end_worker(process)
+        raise HostError(problem[0], hint=f"Fix it:\n  {problem[1]}")
+    return process, wire, answer
+
+
+def _place(hostfile: Hostfile, backends: Sequence[Sequence[str]]) -> RankPlace:
+    backend = choose_backend(hostfile, backends)
+    port = FIRST_PORT + MAX_HOSTS * random.randrange(_PORT_BLOCKS)  # noqa: S311
+    names = tuple(host.ssh for host in hostfile.hosts)
+    return RankPlace(0, names, rendezvous_of(hostfile, backend, port))
