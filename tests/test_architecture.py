@@ -82,7 +82,7 @@ MAY_IMPORT = {
         *("credentials", "server.keys", "logs", "settings", "errors"),
     },
     "server.activity": {"api", "engine.generation", "worker_threads"},
-    "hosts": {"engine.client", "models", "machine"} | BASE,
+    "hosts": {"engine.client", "engine.planning", "engine.ranks.place", "models", "machine"} | BASE,
     "hosts.worker_process": {
         *("engine.generation", "engine.protocol", "engine.ranks", "engine.worker", "logs"),
         *("settings", "sleep_blocker"),
