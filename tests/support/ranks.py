@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pensieve.engine.client.launch import OpenWorker, WorkerSpec, worker_variabl
 from pensieve.engine.generation import ResourceLimits
 from pensieve.engine.planning.hostfile import Rendezvous
 from pensieve.engine.ranks.place import RankPlace
+from pensieve.hosts.ranks import GroupProcess
 from tests.support.ports import free_port
 
 LEAD = ("-m", "pensieve.engine.ranks.rank")
@@ -37,10 +37,6 @@ class Group:
         return self.folder / f"rank-{rank}"
 
     @property
-    def processes(self) -> list[Process]:
-        return [each for each in (self.lead, *self.followers) if each]
-
-    @property
     def opener(self) -> OpenWorker:
         return self._open
 
@@ -59,7 +55,7 @@ class Group:
             stack.enter_context(theirs)
             arguments = (*LEAD, str(theirs.fileno()), place.dumps(), *map(str, wires))
             self.lead = await _start(arguments, [theirs.fileno(), *wires])
-        return self.lead, own
+        return GroupProcess(self.lead, self.followers), own
 
     async def _follower(self, rank: int, fd: int, place: RankPlace, spec: WorkerSpec) -> Process:
         limits = self.limits[rank - 1] if self.limits else spec.limits
@@ -70,13 +66,6 @@ class Group:
         }
         arguments = (str(fd), str(fd), json.dumps(changes), place.of(rank).dumps())
         return await _start((*FOLLOWER, *arguments), [fd])
-
-    def send(self, rank: int, number: signal.Signals) -> None:
-        self.processes[rank].send_signal(number)
-
-    async def wait_ended(self) -> None:
-        for process in self.processes:
-            await process.wait()
 
 
 async def _start(arguments: Sequence[str], fds: Sequence[int]) -> Process:

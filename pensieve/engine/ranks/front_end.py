@@ -8,7 +8,7 @@ import zlib
 
 from pensieve.engine import protocol
 from pensieve.engine.generation import Token
-from pensieve.engine.protocol import Failed, Frame, Loaded, LoadFailed, Step, WorkerEvent
+from pensieve.engine.protocol import Failed, Frame, Loaded, LoadFailed, Step, Unload, WorkerEvent
 from pensieve.engine.ranks.wire import DIVERGED, Leave, Progress, Wire, leave
 from pensieve.engine.worker.front_end import FrontEnd
 
@@ -31,7 +31,10 @@ class SharedFrontEnd:
     def receive(self, wait_s: float | None) -> list[Frame]:
         """Return the same frames on each rank. Raises what `FrontEnd.receive` raises."""
         bodies = self._wire.decide("frames", lambda: self._received(wait_s))
-        return [protocol.decode(body.encode()) for body in bodies]
+        frames = [protocol.decode(body.encode()) for body in bodies]
+        if Unload() in frames:
+            self._wire.end()
+        return frames
 
     def _received(self, wait_s: float | None) -> list[str]:
         assert self._own

@@ -155,6 +155,7 @@ class SharedDiskTier:
 
     def close(self) -> None:
         self._own.close()
+        self._wire.wait_closed()
 
 
 class SharedRestore:

@@ -51,6 +51,7 @@ class Progress:
         self._clock = clock
         self._until_s: float | None = None  # None: it waits for another rank or for requests
         self._announced_s = 0.0
+        self.is_ending = False  # the front end has asked for it
 
     def expect(self, seconds: float) -> None:
         """Allow more time for what begins now."""
@@ -105,7 +106,8 @@ class Peer:
                 while rest:
                     rest = rest[os.write(self._out, rest) :]
         except OSError:
-            self._leave(PEER_GONE, f"{self.name} is gone")
+            if not self._progress.is_ending:
+                self._leave(PEER_GONE, f"{self.name} is gone")
 
     def _read(self, into: int) -> None:
         try:
@@ -116,7 +118,8 @@ class Peer:
                         self._lines.put(json.loads(line))
         except (OSError, ValueError) as error:
             self._leave(DIVERGED, f"{self.name} cannot be understood: {error}")
-        self._leave(PEER_GONE, f"{self.name} is gone")
+        if not self._progress.is_ending:
+            self._leave(PEER_GONE, f"{self.name} is gone")
 
     def _beat(self) -> None:
         while True:
@@ -151,6 +154,14 @@ class Wire(Protocol):
 
     def end_loading(self) -> None:
         """From now on, silence is noticed sooner."""
+        ...
+
+    def end(self) -> None:
+        """From now on, the end of another rank is expected."""
+        ...
+
+    def wait_closed(self) -> None:
+        """After `end`, wait until all ranks have closed what they write to."""
         ...
 
 
@@ -193,6 +204,13 @@ class Lead:
         for peer in self._peers:
             peer.silence_s = SILENCE_S
 
+    def end(self) -> None:
+        self._progress.is_ending = True
+
+    def wait_closed(self) -> None:
+        if self._progress.is_ending:
+            self.least("closed", 1)
+
 
 class Follower:
     """The side of any other rank."""
@@ -223,3 +241,10 @@ class Follower:
 
     def end_loading(self) -> None:
         self._lead.silence_s = SILENCE_S
+
+    def end(self) -> None:
+        self._progress.is_ending = True
+
+    def wait_closed(self) -> None:
+        if self._progress.is_ending:
+            self.least("closed", 1)
