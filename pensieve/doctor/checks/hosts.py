@@ -1,6 +1,6 @@
 """Check the other machines that are to run the model, by ssh. Yields nothing without any."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pensieve.doctor.context import DoctorContext
@@ -33,7 +33,7 @@ def check(context: DoctorContext, examine: Examine = examined) -> Iterator[Findi
 def _of_server(context: DoctorContext) -> Settings:
     """Return the settings with the hosts and the model of a running server."""
     names = ("hosts", "hostfile")
-    flags = context.record.flags if context.record else {}
+    flags: Mapping[str, object] = context.record.flags if context.record else {}
     chosen = {name: str(flags.get(name, getattr(context.settings, name))) for name in names}
     return replace(context.settings, model=context.model, **chosen)
 

@@ -170,9 +170,10 @@ class Lead:
 
     is_lead = True
 
-    def __init__(self, peers: Sequence[Peer], progress: Progress) -> None:
+    def __init__(self, peers: Sequence[Peer], progress: Progress, leave: Leave = leave) -> None:
         self._peers = peers
         self._progress = progress
+        self._leave = leave
         self._decided = 0
 
     def decide(self, kind: str, make: Callable[[], Any]) -> Any:
@@ -194,7 +195,9 @@ class Lead:
         if named == "failed":
             raise RankFailedError(f"{peer.name}: {value}")
         if named != kind:
-            leave(DIVERGED, f"ranks differ: {peer.name} is at {named!r}, this one at {kind!r}")
+            self._leave(
+                DIVERGED, f"ranks differ: {peer.name} is at {named!r}, this one at {kind!r}"
+            )
         return value
 
     def fail(self, reason: str) -> None:
@@ -217,9 +220,10 @@ class Follower:
 
     is_lead = False
 
-    def __init__(self, lead: Peer, progress: Progress) -> None:
+    def __init__(self, lead: Peer, progress: Progress, leave: Leave = leave) -> None:
         self._lead = lead
         self._progress = progress
+        self._leave = leave
         self._heard = 0
 
     def decide(self, kind: str, make: Callable[[], Any]) -> Any:
@@ -227,7 +231,7 @@ class Follower:
         number, named, value = self._lead.receive()
         if (number, named) != (self._heard, kind):
             place = f"{number} {named!r} instead of {self._heard} {kind!r}"
-            leave(DIVERGED, f"ranks differ: rank 0 decided {place}")
+            self._leave(DIVERGED, f"ranks differ: rank 0 decided {place}")
         self._heard += 1
         self._progress.work()
         return value

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import anthropic
@@ -18,6 +19,7 @@ from tests.support.sshd import Sshd, running_sshd
 
 # The full run: PENSIEVE_KILLS=50 pytest tests/e2e/machines/test_remote_worker.py
 KILLS = int(os.environ.get("PENSIEVE_KILLS", "1"))
+BUSY = list(product(("loading", "prefill"), ("server", "ssh", "connection")))
 GONE_S = 20.0
 START_S = 60.0
 PROMPT = [{"role": "user", "content": "Name three rivers."}]
@@ -148,9 +150,7 @@ def test_no_process_is_left_on_the_other_machine_after_a_kill_of_the_server(
     assert not machines.workers
 
 
-@pytest.mark.skipif(KILLS == 1, reason="only in the full run")
-@pytest.mark.parametrize("victim", ["server", "ssh", "connection"])
-@pytest.mark.parametrize("moment", ["loading", "prefill"])
+@pytest.mark.parametrize(("moment", "victim"), BUSY if KILLS > 1 else BUSY[:1])
 def test_worker_ends_with_its_connection_also_while_it_is_busy(
     machines: Machines, moment: str, victim: str
 ) -> None:
