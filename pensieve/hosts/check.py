@@ -20,7 +20,7 @@ from pensieve.hosts.problems import failure_of, problem_of
 from pensieve.hosts.ssh import SshFailedError, connect
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.sources import LocalModel
-from pensieve.models.folder.snapshot import ModelFolder, folder_of, is_present
+from pensieve.models.folder.snapshot import ModelFolder, folder_of
 from pensieve.settings.resolve import Settings
 
 GIB = 1024**3
@@ -101,7 +101,7 @@ def examine(
 def examined(hosts: Sequence[str], settings: Settings, model: ModelFolder) -> list[HostReport]:
     """Examine hosts by the settings' ssh. Raises `ProgramMissingError` if there is none.
 
-    model: without a name if it is not on this machine.
+    A model that is not on this machine is looked for there, and its files are not compared.
     """
     ranks = len(hosts) + 1 if settings.hostfile else 1
     files = identity_of(model.folder)
@@ -110,18 +110,20 @@ def examined(hosts: Sequence[str], settings: Settings, model: ModelFolder) -> li
     try:
         return examine(hosts, ssh, question)
     except OSError as error:
-        raise ProgramMissingError(
-            f"{ssh[0]} does not start: {error.strerror}.",
-            hint="Choose another one:\n  pensieve config set ssh_command COMMAND",
-        ) from error
+        raise ssh_missing(ssh, error) from error
+
+
+def ssh_missing(ssh: Sequence[str], error: OSError) -> ProgramMissingError:
+    return ProgramMissingError(
+        f"{ssh[0]} does not start: {error.strerror}.",
+        hint="Choose another one:\n  pensieve config set ssh_command COMMAND",
+    )
 
 
 def model_of(settings: Settings) -> ModelFolder:
-    """Return the settings' model, without a name if it is not here. Raises `ModelError`."""
+    """Return the settings' model, whether it is here or not. Raises `ModelError`."""
     source = find(settings.model)
     folder = folder_of(source, settings.paths.models)
-    if not is_present(source, settings.paths.models):
-        return ModelFolder("", "", folder)
     repo = str(folder) if isinstance(source, LocalModel) else source.repo
     return ModelFolder(source.name, repo, folder)
 

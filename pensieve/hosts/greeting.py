@@ -9,9 +9,9 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 # worker: the whole model. rank: a part of it.
 Role = Literal["check", "worker", "rank"]
@@ -24,6 +24,9 @@ MAX_LINE_BYTES = 1 << 18
 # Of text before the marker.
 MAX_NOISE_BYTES = 1 << 16
 TIMEOUT_S = 30.0
+
+
+Amount = Annotated[int, Field(ge=0, lt=2**60)]
 
 
 class NoAnswerError(Exception):
@@ -48,9 +51,9 @@ class Answer:
     version: str
     system: str = ""  # the machine in a line, for people
     chip: str = ""
-    memory_bytes: int = 0
+    memory_bytes: Amount = 0
     device: str = ""
-    context_tokens: int | None = None  # None: the engine finds out
+    context_tokens: Amount | None = None  # None: the engine finds out
     backends: tuple[str, ...] = ()  # of MLX, if several machines share the model
     problem: Problem | None = None
     detail: str = ""  # of the problem

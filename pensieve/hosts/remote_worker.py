@@ -102,7 +102,7 @@ def _with_model(
     if not is_present(source, settings.paths.models):
         return replace(facts, problem="model"), {}
     folder = folder_of(source, settings.paths.models)
-    if differing := difference(question.files, identity_of(folder)):
+    if question.files and (differing := difference(question.files, identity_of(folder))):
         return replace(facts, problem="files", detail=differing), {}
     fit = _fit(folder, settings, machine, question.ranks)
     if question.ranks > 1:

@@ -221,6 +221,13 @@ def require_one_plan(settings: Settings) -> None:
             "Share one that fits none of them (docs/several-macs.md):\n"
             "  pensieve start --hostfile FILE",
         )
+    if settings.workers > 1 and hosts and LOCAL not in hosts:
+        raise SettingsError(
+            "Workers are engines on this machine, and it is none of the hosts.",
+            hint="Have them here as well:\n"
+            f"  pensieve start --hosts {LOCAL},{settings.hosts} --replicas"
+            f" --workers {settings.workers}",
+        )
     if len(set(hosts)) < len(hosts):
         raise SettingsError(
             "A host is named twice.",

@@ -181,3 +181,22 @@ def test_help_works_before_and_after_the_command(
 ) -> None:
     assert run(arguments) == 0
     assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["start", "--workers", "1.5"],
+        ["start", "--port", "7777.5"],
+        ["logs", "--lines", "2.5"],
+        ["plan", "--ram", "16.4"],
+        ["bench", "--time", "10.9"],
+        ["keys", "add", "anna", "--concurrent", "1.5"],
+        ["chat", "--max-tokens", "1.5", "-p", "x"],
+    ],
+)
+def test_a_fraction_is_no_whole_number(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert arguments[-1] in capsys.readouterr().err or arguments[0] == "chat"

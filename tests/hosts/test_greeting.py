@@ -71,6 +71,8 @@ def test_answer_of_a_newer_version_is_understood() -> None:
         MARKER + b'{"version": 3}\n',
         MARKER + b'{"version": "1.0", "memory_bytes": "many"}\n',
         MARKER + b'{"version": "1.0", "problem": "hungry"}\n',
+        MARKER + b'{"version": "1.0", "memory_bytes": 1' + b"0" * 400 + b"}\n",
+        MARKER + b'{"version": "1.0", "context_tokens": -1}\n',
         b"x" * (MAX_NOISE_BYTES + MAX_LINE_BYTES + 1),
     ],
 )

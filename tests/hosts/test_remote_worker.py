@@ -102,6 +102,13 @@ def test_another_model_of_that_name_is_refused(question: Question, tmp_path: Pat
     assert text.endswith(" is not the one here: config.json differs.")
 
 
+def test_model_whose_files_are_not_known_is_looked_for_alone(
+    question: Question, tmp_path: Path
+) -> None:
+    answer, _ = answer_of(replace(question, files={}), tmp_path)
+    assert answer.problem is None
+
+
 def test_model_that_does_not_fit_is_refused_with_both_sizes(
     question: Question, tmp_path: Path
 ) -> None:

@@ -2,11 +2,14 @@
 
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pensieve.errors import SettingsError
+from pensieve.paths import under_home
 from pensieve.settings.resolve import (
     DEFAULT_API_KEY,
     Flags,
@@ -16,6 +19,7 @@ from pensieve.settings.resolve import (
     is_debug_enabled,
     is_loopback,
     is_strong,
+    require_one_plan,
     require_own_key,
     resolve,
     shell_path,
@@ -226,3 +230,34 @@ def test_environment_helpers_read_the_environment() -> None:
 )
 def test_allowed_hosts_and_origins_are_exact_names(name: str, text: str, is_accepted: bool) -> None:
     assert KEYS[name].accepts(text) is is_accepted
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"hosts": "mac-b", "workers": 2}, "Workers are engines on this machine"),
+        ({"hosts": "mac-b,mac-b", "replicas": True}, "named twice"),
+        ({"hosts": "localhost,mac-b"}, "or share one, with a hostfile"),
+        ({"hosts": "localhost,mac-b", "hostfile": "f", "workers": 2}, "without replicas"),
+        ({"hosts": "localhost,mac-b", "hostfile": "f", "replicas": True}, "without replicas"),
+    ],
+)
+def test_hosts_and_workers_that_do_not_go_together_are_refused(
+    values: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        require_one_plan(replace(Settings(under_home(Path("/home"))), **values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"workers": 2},
+        {"hosts": "mac-b"},
+        {"hosts": "localhost,mac-b", "replicas": True, "workers": 2},
+        {"hosts": "localhost,mac-b", "hostfile": "f"},
+    ],
+)
+def test_hosts_and_workers_that_go_together_are_accepted(values: dict[str, Any]) -> None:
+    require_one_plan(replace(Settings(under_home(Path("/home"))), **values))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pensieve.cli.chat.view import BufferedView, DrawnView, NoView, PlainView, View
-from pensieve.cli.lifecycle.start_options import Allowed, allowed_by_setting
+from pensieve.cli.lifecycle.start_options import Allowed, allowed_by_setting, whole_number
 from pensieve.cli.ui import output
 from pensieve.errors import PromptTooLongError, PromptUnprocessableError, UsageError
 from pensieve.paths import Paths
@@ -53,6 +53,7 @@ Model = Annotated[
 MaxTokens = Annotated[
     int,
     Parameter(
+        converter=whole_number,
         validator=Allowed(
             f"a whole number from 1 to {MAX_TOKENS}, such as 1000",
             range(1, MAX_TOKENS + 1).__contains__,

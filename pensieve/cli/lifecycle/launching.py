@@ -100,10 +100,7 @@ def ensure_running(settings: Settings, flags: Flags, dependencies: Dependencies)
     if not _can_listen(settings):
         return ensure_running(settings, flags, dependencies)
     folder = fetch_model(settings, dependencies, _resume(start_command(flags)))
-    if settings.hosts:
-        _check_hosts(settings, folder, dependencies)
-    if settings.workers > 1:
-        _check_workers(settings, folder, dependencies)
+    check_engines(settings, folder, dependencies)
     place = settings.hosts or f"the {DEVICE_NAMES[device]}"
     with (
         interruption_note(f"No server is running. Start it again with: {start_command(flags)}"),
@@ -120,6 +117,14 @@ def device_of(settings: Settings, dependencies: Dependencies) -> Device:
     if settings.remote_hosts and LOCAL not in settings.remote_hosts:
         return "gpu"
     return choose_device(settings.device, dependencies.inspect())
+
+
+def check_engines(settings: Settings, folder: "ModelFolder", dependencies: Dependencies) -> None:
+    """Raise `MachineError` or `HostError` if the model cannot run where the settings want it."""
+    if settings.hosts:
+        _check_hosts(settings, folder, dependencies)
+    if settings.workers > 1:
+        _check_workers(settings, folder, dependencies)
 
 
 def _check_workers(settings: Settings, folder: "ModelFolder", dependencies: Dependencies) -> None:

@@ -1,10 +1,10 @@
 """Options shared by `start` and `restart`, with their help, and the check of allowed values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from pensieve.settings.resolve import Device, KeyRequirement, LogFormat, SpeculationMode
 from pensieve.settings.spec import KEYS
@@ -25,6 +25,12 @@ class Allowed:
         return f"It can be {self.values}."
 
 
+def whole_number(_kind: object, tokens: Sequence[Token]) -> int:
+    """Parse an integer. By default "1.5" would be 2."""
+    (token,) = tokens
+    return int(token.value)
+
+
 def allowed_by_setting(name: str) -> Allowed:
     return Allowed(KEYS[name].allowed, KEYS[name].accepts)
 
@@ -32,6 +38,7 @@ def allowed_by_setting(name: str) -> Allowed:
 Port = Annotated[
     int | None,
     Parameter(
+        converter=whole_number,
         validator=allowed_by_setting("port"),
         metavar="N",
         help="Listen on this port; the default is 7777.",
@@ -135,6 +142,7 @@ HostfileOption = Annotated[
 Workers = Annotated[
     int | None,
     Parameter(
+        converter=whole_number,
         validator=allowed_by_setting("workers"),
         metavar="N",
         help="Run this many engines with the whole model on this machine; they share its memory."

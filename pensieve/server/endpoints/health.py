@@ -63,7 +63,7 @@ class HealthEndpoint:
             "shows_content": self._settings.show_content,
             "diverged_prompts": self._sessions.diverged,
             "device": self._settings.device,
-            "host": self._settings.hosts or None,
+            "host": self._settings.hosts if self._settings.other_hosts else None,
             "version": pensieve.__version__,
             "pid": os.getpid(),
             **_replicas(health),

@@ -41,7 +41,7 @@ def test_nothing_is_found_where_the_model_runs_here(tmp_path: Path) -> None:
 def test_each_machine_is_found_with_its_fix(tmp_path: Path) -> None:
     context = healthy_context(tmp_path, hosts="localhost,studio,mini", replicas=True)
     assert examined(context) == [
-        ok("machines", f"studio: pensieve {__version__}, Apple M3 Ultra"),
+        ok("machines", f"studio: pensieve {__version__}, Apple M3 Ultra, phi-3-mini is there"),
         red("machines", "mini is not reached.", "ssh mini true"),
     ]
 

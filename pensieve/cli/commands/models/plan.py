@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from pensieve.cli.lifecycle.start_options import Allowed, allowed_by_setting
+from pensieve.cli.lifecycle.start_options import Allowed, allowed_by_setting, whole_number
 from pensieve.cli.memory_figures import GIB, format_plan, plan_json
 from pensieve.cli.ui import output
 from pensieve.machine import inspect
@@ -36,6 +36,7 @@ Ram = Annotated[
     int | None,
     Parameter(
         metavar="GB",
+        converter=whole_number,
         validator=Allowed(
             f"a whole number of GB from 1 to {MAX_RAM_GB}, such as 16",
             range(1, MAX_RAM_GB + 1).__contains__,

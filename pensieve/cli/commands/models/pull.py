@@ -10,12 +10,13 @@ from pensieve.cli.ui import output, progress
 from pensieve.daemon.server_record import require
 from pensieve.engine.planning.mtp_files import config_of, is_head
 from pensieve.errors import ModelError
+from pensieve.isolation import python
 from pensieve.models.catalog.sources import EmbeddedModel, HubModel
 from pensieve.models.fetching.fetch import fetch, repair
 from pensieve.models.folder.architecture_support import model_for_head
 from pensieve.models.folder.installed import InstalledModel, installed_model
 from pensieve.settings import resolve as settings_module
-from pensieve.settings.resolve import Settings
+from pensieve.settings.resolve import LOCAL, Settings
 from pensieve.settings.spec import KEYS
 from pensieve.sleep_blocker import awake, awake_command
 
@@ -59,16 +60,27 @@ def pull(name: str, /, *, hosts: str | None = None, json: bool = False) -> int:
 
 def _pull_there(hosts: str, arguments: Sequence[str], settings: Settings) -> int:
     """Run the command on other machines, one after another; return the first failure's code."""
-    from pensieve.hosts.ssh import command_line
-
     KEYS["hosts"].checked(hosts, "--hosts")
-    ssh = shlex.split(settings.ssh_command)
     for host in (each.strip() for each in hosts.split(",")):
         output.note(f"{host}:")
         output.flush()
-        if code := subprocess.call(command_line(ssh, host, ["pull", *arguments])):  # noqa: S603
+        if code := _call(host, ["pull", *arguments], settings):
             return code
     return 0
+
+
+def _call(host: str, arguments: Sequence[str], settings: Settings) -> int:
+    """Run pensieve there; on this machine without ssh. Raises `ProgramMissingError`."""
+    from pensieve.hosts.check import ssh_missing
+    from pensieve.hosts.ssh import command_line
+
+    ssh = shlex.split(settings.ssh_command)
+    if host == LOCAL:
+        return subprocess.call(python("-m", "pensieve", *arguments))  # noqa: S603
+    try:
+        return subprocess.call(command_line(ssh, host, arguments))  # noqa: S603
+    except OSError as error:
+        raise ssh_missing(ssh, error) from error
 
 
 def _download_or_repair(

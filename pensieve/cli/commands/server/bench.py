@@ -24,7 +24,7 @@ from pensieve.bench.tables import as_text, comparison, differences
 from pensieve.cli.client.connection import Server
 from pensieve.cli.client.server_identity import identify
 from pensieve.cli.lifecycle.launching import default_dependencies, fetch_model
-from pensieve.cli.lifecycle.start_options import Allowed, ComputeDevice, Model
+from pensieve.cli.lifecycle.start_options import Allowed, ComputeDevice, Model, whole_number
 from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import counted, in_bytes
 from pensieve.daemon.health_client import Health, ask, require_key
@@ -43,6 +43,9 @@ TIME = Allowed(
     range(MIN_TIME_S, MAX_TIME_S + 1).__contains__,
 )
 
+Time = Annotated[
+    int, Parameter(name="--time", metavar="SECONDS", converter=whole_number, validator=TIME)
+]
 File = Annotated[Path | None, Parameter(metavar="FILE")]
 Show = Callable[[str], None]
 Measure = Callable[[Session, Show], Result]
@@ -50,7 +53,7 @@ Measure = Callable[[Session, Show], Result]
 
 def bench(  # noqa: PLR0913 -- each is an option
     *,
-    time_: Annotated[int, Parameter(name="--time", metavar="SECONDS", validator=TIME)] = 60,
+    time_: Time = 60,
     own_server: bool = False,
     model: Model = None,
     device: ComputeDevice = None,

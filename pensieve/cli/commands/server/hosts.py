@@ -41,9 +41,10 @@ def hosts(what: Literal["check"] = "check", /, *names: str, json: bool = False) 
     if not machines:
         raise UsageError("Which machine?", hint="For example:\n  pensieve hosts check studio.local")
     model = model_of(settings)
-    if not model.name:
-        output.note(f"{settings.model} is not on this machine, so it is not looked for there.")
-    is_group = bool(settings.hostfile and model.name) and not chosen
+    is_here = model.folder.is_dir()
+    if not is_here:
+        output.note(f"{settings.model} is not on this machine, so its files are not compared.")
+    is_group = bool(settings.hostfile) and is_here and not chosen
     if is_group:
         require_shareable(settings, model.folder)
     reports = examined(machines, settings, model)

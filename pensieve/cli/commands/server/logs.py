@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pensieve.cli.lifecycle.start_options import Allowed
+from pensieve.cli.lifecycle.start_options import Allowed, whole_number
 from pensieve.cli.ui import output
 from pensieve.daemon.server_record import current, logs_of
 from pensieve.errors import MachineError
@@ -24,7 +24,7 @@ def logs(
     follow_: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
     lines: Annotated[
         int,
-        Parameter(name=("--lines", "-n"), metavar="N", validator=LINES),
+        Parameter(name=("--lines", "-n"), metavar="N", converter=whole_number, validator=LINES),
     ] = 40,
 ) -> int:
     """Print the last lines of the server's log.

@@ -13,6 +13,7 @@ from typing import Any
 
 from pensieve.cli.lifecycle.launching import (
     Dependencies,
+    check_engines,
     default_dependencies,
     device_of,
     fetch_model,
@@ -206,7 +207,8 @@ def _check_start(settings: Settings, dependencies: Dependencies, running: Previo
         _check_address(settings, running)
     # A server that still downloads may have this model's lock, and answers nothing yet.
     if record is None or record.phase == "serving":
-        fetch_model(settings, dependencies, "The running server was not stopped.")
+        folder = fetch_model(settings, dependencies, "The running server was not stopped.")
+        check_engines(settings, folder, dependencies)
 
 
 def _check_address(settings: Settings, running: PreviousServer) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from pensieve.cli.lifecycle.start_options import whole_number
 from pensieve.cli.ui import output
 from pensieve.credentials.key_usage import KeyUsage, day_of, read_usage
 from pensieve.credentials.named_keys import (
@@ -24,7 +25,7 @@ from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import is_loopback
 
 # None: not changed.
-Limit = Annotated[int | None, Parameter(validator=Number(gte=0, lt=10**15))]
+Limit = Annotated[int | None, Parameter(converter=whole_number, validator=Number(gte=0, lt=10**15))]
 
 keys = App(
     name="keys",

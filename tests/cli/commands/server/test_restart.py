@@ -17,6 +17,7 @@ from pensieve.daemon.launch import flags_of, launch, server_command
 from pensieve.daemon.server_record import current
 from pensieve.daemon.stop import stop
 from pensieve.errors import (
+    HostError,
     ModelUnavailableError,
     PensieveError,
     PortInUseError,
@@ -127,6 +128,16 @@ def test_another_programs_port_leaves_the_running_server(parts: Parts) -> None:
         flags = Flags(port=taken.getsockname()[1])
         with pytest.raises(PortInUseError, match=f"pid {os.getpid()}"):
             restart_server(flags, parts.dependencies())
+    assert is_running(parts, pid)
+
+
+def test_a_host_that_is_not_reached_leaves_the_running_server(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = start(parts)
+    monkeypatch.setenv("PENSIEVE_SSH_COMMAND", "false")
+    with pytest.raises(HostError, match="mac-b"):
+        restart_server(Flags(hosts="mac-b"), parts.dependencies())
     assert is_running(parts, pid)
 
 
