@@ -2,11 +2,13 @@
 
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
 from anyio.abc import Process
 
 from pensieve import __version__
@@ -29,6 +31,8 @@ from pensieve.hosts.ssh import SshFailedError, connect
 from pensieve.settings.resolve import LOCAL
 
 LEAD = ("-m", "pensieve.engine.ranks.rank")
+# For rank 0 to notice that a connection has ended.
+GRACE_S = 2.0
 # Ports that an ended group used cannot be used again at once.
 _PORT_BLOCKS = 1000
 
@@ -48,6 +52,20 @@ def hosts_of(file: Path) -> Hostfile:
             hint="The format is that of mlx.launch; docs/several-macs.md",
         )
     return hostfile
+
+
+class LeadWatch:
+    """Ends rank 0 if it does not notice that the connection to another rank has ended: it hangs."""
+
+    def __init__(self) -> None:
+        self.lead: Process | None = None
+
+    def note_ended(self) -> None:
+        """Wait for rank 0 to end by itself. Called in a thread."""
+        time.sleep(GRACE_S)
+        if self.lead is not None and self.lead.returncode is None:
+            with suppress(ProcessLookupError):
+                self.lead.kill()
 
 
 class GroupProcess(Process):
@@ -108,16 +126,17 @@ def opener(
     """
 
     async def open_all(spec: WorkerSpec) -> tuple[Process, socket.socket]:
-        ranks = len(hostfile.hosts)
-        files = identity_of(spec.model_folder)
-        question = Question(__version__, "rank", model, files, ranks)
+        files = await to_thread.run_sync(identity_of, spec.model_folder)
+        question = Question(__version__, "rank", model, files, len(hostfile.hosts))
         connections: list[Process] = []
+        watch = LeadWatch()
         with ExitStack() as stack:
             try:
-                found = [backends()]
+                found = [await to_thread.run_sync(backends)]
                 wires: list[socket.socket] = []
                 for host in hostfile.hosts[1:]:
-                    process, wire, answer = await _connected(ssh, host.ssh, question)
+                    opened = _connected(ssh, host.ssh, question, watch.note_ended)
+                    process, wire, answer = await opened
                     connections.append(process)
                     wires.append(stack.enter_context(wire))
                     found.append(answer.backends)
@@ -125,23 +144,23 @@ def opener(
                 for rank, wire in enumerate(wires, 1):
                     wire.setblocking(True)  # noqa: FBT003
                     wire.sendall(place.of(rank).dumps().encode() + b"\n")
-                lead, connection = await open_worker(
+                watch.lead, connection = await open_worker(
                     spec, LEAD, [place.dumps()], [wire.fileno() for wire in wires]
                 )
             except BaseException:
                 for process in connections:
                     await end_worker(process)
                 raise
-        return GroupProcess(lead, connections), connection
+        return GroupProcess(watch.lead, connections), connection
 
     return open_all
 
 
 async def _connected(
-    ssh: Sequence[str], host: str, question: Question
+    ssh: Sequence[str], host: str, question: Question, on_end: Callable[[], object]
 ) -> tuple[Process, socket.socket, Answer]:
     try:
-        process, wire, answer = await connect(ssh, host, question)
+        process, wire, answer = await connect(ssh, host, question, on_end=on_end)
     except SshFailedError as failure:
         problem, fix = failure_of(host, failure)
         raise HostError(problem, hint=f"Fix it:\n  {fix}") from failure

@@ -63,11 +63,20 @@ def command_line(ssh: Sequence[str], host: str, arguments: Sequence[str]) -> lis
 
 
 class Printed:
-    """Reads what a process prints on standard error, in a thread, and passes on each line."""
+    """Reads what a process prints on standard error, in a thread, and passes on each line.
 
-    def __init__(self, descriptor: int, on_line: Callable[[str], object]) -> None:
+    on_end: called in the thread when the process has closed it, usually by its end.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        on_line: Callable[[str], object],
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._descriptor = descriptor
         self._on_line = on_line
+        self._on_end = on_end
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._thread = Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -83,20 +92,26 @@ class Printed:
                 if text := line.rstrip():
                     self._lines.append(text)
                     self._on_line(text)
+        self._on_end()
 
 
 async def connect(
-    ssh: Sequence[str], host: str, question: Question, timeout_s: float = TIMEOUT_S
+    ssh: Sequence[str],
+    host: str,
+    question: Question,
+    timeout_s: float = TIMEOUT_S,
+    on_end: Callable[[], object] = lambda: None,
 ) -> tuple[Process, socket.socket, Answer]:
     """Start the remote worker; return ssh's process, the connection, and the answer.
 
-    Raises OSError if ssh does not start, and `SshFailedError`.
+    on_end: called in a thread when ssh has ended. Raises OSError if ssh does not start, and
+    `SshFailedError`.
     """
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
     with theirs, ExitStack() as on_failure:
         on_failure.callback(ours.close)
-        printed = Printed(reading, lambda line: _log.info("%s: %s", host, line))
+        printed = Printed(reading, lambda line: _log.info("%s: %s", host, line), on_end)
         try:
             process = await anyio.open_process(
                 command_line(ssh, host, ["remote-worker"]),

@@ -149,16 +149,25 @@ def test_after_the_end_of_a_rank_all_start_again(machines: Machines, number: int
     (victim,) = processes[name]
     before = {*machines.lead, *machines.followers}
     before_answer = machines.answer()
-    Timer(chance.uniform(0.0, 0.5), os.kill, (victim, number_of_signal)).start()
+    signalled: list[float] = []
+
+    def signal_victim() -> None:
+        signalled.append(time.monotonic())
+        os.kill(victim, number_of_signal)
+
+    killer = Timer(chance.uniform(0.0, 0.5), signal_victim)
+    killer.start()
     with suppress(httpx.HTTPError):
         for _ in range(20):
             if machines.ask(max_tokens=200).status_code != 200:
                 break
-    began_s = time.monotonic()
+    killer.join()
     others = before - {victim}
-    while others & {*machines.lead, *machines.followers} and time.monotonic() < began_s + GONE_S:
-        time.sleep(0.05)
-    _log.info("%s %s: %.1f s", name, number_of_signal.name, time.monotonic() - began_s)
+    until_s = signalled[0] + GONE_S
+    while others & {*machines.lead, *machines.followers} and time.monotonic() < until_s:
+        time.sleep(0.02)
+    noticed_s = time.monotonic() - signalled[0]
+    _log.info("%s %s: the others end after %.1f s", name, number_of_signal.name, noticed_s)
     if number_of_signal is signal.SIGSTOP:
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGCONT)
