@@ -99,15 +99,21 @@ class Peer:
         """Wait for the next line."""
         return self._lines.get()
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes) -> bool:
+        """Return whether the other rank was there."""
         try:
             with self._lock:
                 rest = memoryview(line)
                 while rest:
                     rest = rest[os.write(self._out, rest) :]
         except OSError:
-            if not self._progress.is_ending:
-                self._leave(PEER_GONE, f"{self.name} is gone")
+            self._note_end()
+            return False
+        return True
+
+    def _note_end(self) -> None:
+        if not self._progress.is_ending:
+            self._leave(PEER_GONE, f"{self.name} is gone")
 
     def _read(self, into: int) -> None:
         try:
@@ -118,20 +124,24 @@ class Peer:
                         self._lines.put(json.loads(line))
         except (OSError, ValueError) as error:
             self._leave(DIVERGED, f"{self.name} cannot be understood: {error}")
-        if not self._progress.is_ending:
-            self._leave(PEER_GONE, f"{self.name} is gone")
+            return
+        self._note_end()
 
     def _beat(self) -> None:
+        """Show that this rank lives, and look whether the other does, until one does not."""
         while True:
             time.sleep(BEAT_S)
             # Not while a long line is written: a stopped peer would block this thread as well.
             if self._lock.acquire(blocking=False):
                 self._lock.release()
-                self._write(b"\n")
+                if not self._write(b"\n"):
+                    return
             if time.monotonic() - self._heard_s > self.silence_s:
                 self._leave(PEER_SILENT, f"{self.name} has been silent for {self.silence_s:.0f} s")
+                return
             if self._progress.is_late:
                 self._leave(STUCK, "no progress: another rank, or MLX, hangs")
+                return
 
 
 class Wire(Protocol):

@@ -16,8 +16,7 @@ import httpx
 import pytest
 
 from tests.e2e.installation import KEY, Installation, health
-from tests.support import tiny_models
-from tests.support.ports import free_port
+from tests.e2e.machines.conftest import TinyInstallation, installations
 from tests.support.sshd import Sshd, running_sshd
 
 # The full run, with the seconds until the others have ended: PENSIEVE_KILLS=50 pytest
@@ -31,7 +30,6 @@ VICTIMS = (
     ("connection", signal.SIGSTOP),
     ("lead", signal.SIGSTOP),
 )
-HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
 GONE_S = 70.0
 BODY = {
     "model": "tiny",
@@ -45,12 +43,11 @@ _log = logging.getLogger(__name__)
 
 
 class Machines:
-    def __init__(self, here: Installation, there: Installation, sshd: Sshd, folder: Path) -> None:
-        self.here, self.there, self.sshd, self.folder = here, there, sshd, folder
+    def __init__(self, here: TinyInstallation, there: Installation, sshd: Sshd) -> None:
+        self.here, self.there, self.sshd = here, there, sshd
 
     def start(self, *options: str, check: bool = True) -> str:
-        model = ("--model", str(self.folder), "--device", "cpu")
-        done = self.here.pensieve("start", *model, *options, check=check)
+        done = self.here.start(*options, check=check)
         return done.stdout + done.stderr
 
     def ask(self, **changes: object) -> httpx.Response:
@@ -98,17 +95,13 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> Generator[Machines]:
+def machines(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Generator[Machines]:
     base = tmp_path_factory.mktemp("ranks")
-    folder = tiny_models.build("llama", base / "tiny", **HEADS)
-    here = Installation(base / "here", free_port())
-    there = Installation(base / "there", free_port())
-    for each in (here, there):
-        each.home.mkdir()
+    here, there = installations(base, tiny_folder, ["here", "there"])
     variables = {"PENSIEVE_HOME": str(there.home), "PENSIEVE_DEVICE": "cpu"}
     with running_sshd(base / "ssh", variables) as sshd:
         here.pensieve("config", "set", "ssh_command", shlex.join(sshd.command))
-        yield Machines(here, there, sshd, folder)
+        yield Machines(here, there, sshd)
         here.pensieve("stop", "--force")
 
 
@@ -190,15 +183,15 @@ def test_nothing_stays_after_a_killed_server(machines: Machines) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "sizes", "expected"),
+    ("hosts", "expected"),
     [
-        (["localhost", "mac-b", "mac-c"], HEADS, "3"),
-        (["mac-b", "localhost"], HEADS, "The first host"),
-        (["localhost"], HEADS, "each other one once"),
+        (["localhost", "mac-b", "mac-c"], "3"),
+        (["mac-b", "localhost"], "The first host"),
+        (["localhost"], "each other one once"),
     ],
 )
 def test_what_cannot_share_a_model_is_refused_before_the_start(
-    machines: Machines, tmp_path: Path, hosts: list[str], sizes: dict[str, int], expected: str
+    machines: Machines, tmp_path: Path, hosts: list[str], expected: str
 ) -> None:
     file = tmp_path / "hosts.json"
     file.write_text(json.dumps({"hosts": [{"ssh": each, "ips": ["127.0.0.1"]} for each in hosts]}))

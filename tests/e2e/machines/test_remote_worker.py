@@ -14,21 +14,23 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from tests.e2e.installation import KEY, MODEL, Installation, health, installation_with_model
+from tests.e2e.installation import KEY, Installation, health
+from tests.e2e.machines.conftest import TinyInstallation, installations
 from tests.support.sshd import Sshd, running_sshd
 
 # The full run: PENSIEVE_KILLS=50 pytest tests/e2e/machines/test_remote_worker.py
 KILLS = int(os.environ.get("PENSIEVE_KILLS", "1"))
-BUSY = list(product(("loading", "prefill"), ("server", "ssh", "connection")))
+BUSY = list(product(("loading", "answering"), ("server", "ssh", "connection")))
 GONE_S = 20.0
 START_S = 60.0
-PROMPT = [{"role": "user", "content": "Name three rivers."}]
+MODEL = "tiny"
+PROMPT = [{"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 6}]
 
 
 class Machines:
     """The front end's machine, and the other one with its processes."""
 
-    def __init__(self, here: Installation, there: Installation, sshd: Sshd) -> None:
+    def __init__(self, here: TinyInstallation, there: Installation, sshd: Sshd) -> None:
         self.here, self.there, self.sshd = here, there, sshd
 
     def processes(self, program: str) -> list[int]:
@@ -55,10 +57,9 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def machines(server: Installation) -> Generator[Machines]:
-    base = server.home.parent
-    here = installation_with_model(server, base / "front end")
-    there = installation_with_model(server, base / "other_machine")
+def machines(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Generator[Machines]:
+    base = tmp_path_factory.mktemp("remote")
+    here, there = installations(base, tiny_folder, ["front end", "other_machine"])
     variables = {"PENSIEVE_HOME": str(there.home), "PENSIEVE_DEVICE": "cpu"}
     with running_sshd(base / "ssh", variables) as sshd:
         here.pensieve("config", "set", "ssh_command", shlex.join(sshd.command))
@@ -73,19 +74,18 @@ def text(client: anthropic.Anthropic) -> str:
     return message.content[0].text
 
 
-def test_answers_from_another_machine_are_those_of_this_one(
-    machines: Machines, server: Installation
-) -> None:
+def test_answers_from_another_machine_are_those_of_this_one(machines: Machines) -> None:
+    machines.here.start()
+    with machines.client() as client:
+        own = text(client)
+    machines.here.pensieve("stop")
     started = machines.here.start("--hosts", "mac-b")
     assert f"mac-b: pensieve {health(machines.here)['version']}, cpu" in started.stderr
-    assert f"{MODEL} is there, answers in" in started.stderr
+    assert f"{machines.here.folder} is there, answers in" in started.stderr
     assert health(machines.here)["host"] == "mac-b"
     assert len(machines.workers) == 1
-    with (
-        machines.client() as client,
-        anthropic.Anthropic(base_url=server.base_url, api_key=KEY) as local,
-    ):
-        assert text(client) == text(local)
+    with machines.client() as client:
+        assert text(client) == own
     assert (machines.there.home / "prefixes").is_dir()
     assert "device       mac-b, by ssh" in machines.here.pensieve("status").stdout
 
@@ -160,11 +160,10 @@ def test_worker_ends_with_its_connection_also_while_it_is_busy(
     while not machines.workers and time.monotonic() < until_s:
         time.sleep(0.01)
     (worker,) = machines.workers
-    if moment == "prefill":
-        machines.here.wait_for("the model is loaded")
-        threading.Thread(target=read_long, args=(machines,), daemon=True).start()
-        time.sleep(2)
-        assert health(machines.here)["in_flight"] == 1
+    if moment == "answering":
+        threading.Thread(target=ask_for_much, args=(machines,), daemon=True).start()
+        while not health(machines.here)["in_flight"] and time.monotonic() < until_s:
+            time.sleep(0.01)
     match victim:
         case "server":
             pid = health(machines.here)["pid"]
@@ -179,8 +178,6 @@ def test_worker_ends_with_its_connection_also_while_it_is_busy(
     assert not Path(f"/proc/{worker}").exists()
 
 
-def read_long(machines: Machines) -> None:
+def ask_for_much(machines: Machines) -> None:
     with machines.client(0) as client, suppress(anthropic.APIError):
-        story = " ".join(f"Item {number} is number {number * 7}." for number in range(550))
-        messages = [{"role": "user", "content": story}]
-        client.messages.create(model=MODEL, max_tokens=1, messages=messages)
+        client.messages.create(model=MODEL, max_tokens=7000, messages=PROMPT)

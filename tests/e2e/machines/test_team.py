@@ -11,12 +11,13 @@ import httpx
 import httpx2
 import pytest
 
-from tests.e2e.installation import KEY, MODEL, Installation, installation_with_model
+from tests.e2e.installation import KEY
+from tests.e2e.machines.conftest import TinyInstallation, installations
 from tests.support.certificates import authority
 
 
 @dataclass(frozen=True)
-class TeamServer(Installation):
+class TeamServer(TinyInstallation):
     ca: Path
     variables: dict[str, str]
 
@@ -30,17 +31,17 @@ class TeamServer(Installation):
 
 
 @pytest.fixture(scope="module")
-def team(server: Installation, tmp_path_factory: pytest.TempPathFactory):
+def team(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory):
     made = authority(tmp_path_factory.mktemp("authority"))
     issued = made.issue("DNS:localhost", "DNS:studio.local")
-    own = installation_with_model(server, tmp_path_factory.mktemp("team") / "home")
+    (own,) = installations(tmp_path_factory.mktemp("team"), tiny_folder, ["home"])
     variables = {
         "PENSIEVE_TLS_CERTIFICATE": str(issued.certificate),
         "PENSIEVE_TLS_KEY": str(issued.key),
         "PENSIEVE_TLS_CA": str(made.certificate),
         "PENSIEVE_REQUIRE_KEY": "on",
     }
-    started = TeamServer(own.home, own.port, made.certificate, variables)
+    started = TeamServer(own.home, own.port, tiny_folder, made.certificate, variables)
     assert f"{started.base_url})" in started.start().stdout
     yield started
     started.pensieve("stop", "--force")
@@ -57,7 +58,7 @@ def client_of(team: TeamServer, key: str) -> anthropic.Anthropic:
 
 def ask(client: anthropic.Anthropic) -> anthropic.types.Message:
     return client.messages.create(
-        model=MODEL, max_tokens=2, messages=[{"role": "user", "content": "Hello"}]
+        model="tiny", max_tokens=2, messages=[{"role": "user", "content": "Hello"}]
     )
 
 
@@ -66,7 +67,7 @@ def test_sdk_is_answered_over_tls_until_its_key_is_revoked(team: TeamServer) -> 
     with client_of(team, key) as client:
         assert ask(client).usage.output_tokens == 2
         response = client.messages.with_raw_response.create(
-            model=MODEL, max_tokens=1, messages=[{"role": "user", "content": "Hello"}]
+            model="tiny", max_tokens=1, messages=[{"role": "user", "content": "Hello"}]
         )
         assert response.headers["anthropic-ratelimit-requests-remaining"] == "0"
         with pytest.raises(anthropic.RateLimitError) as refused:
@@ -82,7 +83,7 @@ def test_commands_reach_the_server_over_tls(team: TeamServer) -> None:
     status = json.loads(team.pensieve("status", "--json").stdout)
     assert (status["status"], status["url"]) == ("ready", team.base_url)
     assert team.pensieve("chat", "--max-tokens", "2", "Hello").stdout.strip()
-    assert json.loads(team.pensieve("top", "--json").stdout)["health"]["model"] == MODEL
+    assert json.loads(team.pensieve("top", "--json").stdout)["health"]["model"] == team.folder.name
     variables = dict(
         shlex.split(line.removeprefix("export "))[0].split("=", 1)
         for line in team.pensieve("env", "--check", "--shell", "sh").stdout.splitlines()
