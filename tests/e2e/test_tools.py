@@ -86,8 +86,8 @@ async def run_all(jobs: list[Callable[[], Awaitable[str]]]) -> Counter[str]:
 
 @pytest.mark.parametrize("kind", ["any", "tool"])
 async def test_required_calls_are_made_and_valid(ask: Ask, kind: str) -> None:
-    """A long run sends every tool set, an ordinary one every third and the coding agent's."""
-    names = list(ALL_TOOL_SETS) if ROUNDS else [*islice(ALL_TOOL_SETS, 0, None, 3), "agent"]
+    """A long run sends every tool set, an ordinary one every sixth and the coding agent's."""
+    names = list(ALL_TOOL_SETS) if ROUNDS else [*islice(ALL_TOOL_SETS, 0, None, 6), "agent"]
     whole_calls: Counter[str] = Counter()
 
     def one(name: str, at: int) -> Callable[[], Awaitable[str]]:
