@@ -14,7 +14,7 @@ from pensieve.paths import under_home
 from pensieve.server.activity.registry import Activity
 from pensieve.server.app import AppParts
 from tests.server.metrics.scraping import Samples, families, moved, scrape
-from tests.server.serving import CALL, SETTINGS, app_of, in_memory
+from tests.server.serving import CALL, KEY, SETTINGS, app_of, in_memory, listening
 from tests.support.fakes import ScriptedEngine, Step, says
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +149,24 @@ async def test_stream_that_fails_midway_has_the_status_of_its_error(
     assert f"{path}: 500 in mid-stream in" in lines
     assert ", 5 out" in lines
     assert "failed in mid-stream: The engine failed on this request." in lines
+
+
+async def test_stream_of_claude_code_that_is_aborted_has_the_status_of_its_error() -> None:
+    error = EngineError("The engine failed on this request.")
+    script = [Started(0), Admitted(), Prefilled(5), *map(Token, b"Hello"), error]
+    headers = {"x-api-key": KEY, "user-agent": "claude-cli/2.1"}
+    async with (
+        listening(app_of(ScriptedEngine([script]))) as url,
+        httpx.AsyncClient(base_url=url, headers=headers) as client,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post("/v1/messages", json=CALL | {"stream": True})
+        found = await scrape(client)
+        recent = (await client.get("/activity/history")).json()["recent"]
+    assert found[count("requests", "/v1/messages", "500", "anthropic")] == 1
+    assert count("requests", "/v1/messages", "200", "anthropic") not in found
+    ended = [(each["status"], each["is_broken_off"], each["is_client_gone"]) for each in recent]
+    assert ended == [(500, True, False)]
 
 
 async def test_prompt_that_is_not_read_to_its_end_counts_what_was_read() -> None:
