@@ -246,6 +246,21 @@ def test_page_is_accessible_in_light_and_dark_and_fits_a_narrow_window(
     assert (light, dark, width) == ([], [], 320)
 
 
+def test_long_reason_of_a_failed_engine_fits_a_narrow_window(
+    browser: Browser, place: Place
+) -> None:
+    path = "/Users" + "/someone" * 12  # no hyphen at which a line could end
+    failed = EngineHealth("failed", f"No such file: {path}")
+    health = replace(failed, replicas={"worker-1": failed, "worker-2": failed})
+    with place.serve(ScriptedEngine([], health)):
+        browser.do("open", url=place.url, width=320)
+        browser.do("type", text=KEY)
+        browser.do("press", key="Enter")
+        browser.wait_for("#notice", failed.detail)
+        # The plots take their width a frame later.
+        browser.wait("document.documentElement.scrollWidth === 320")
+
+
 def test_hidden_tab_does_not_poll(browser: Browser, place: Place) -> None:
     with place.serve(ScriptedEngine([says("ok")], READY)):
         place.open_unlocked(browser, isPaused=True)
