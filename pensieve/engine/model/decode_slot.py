@@ -83,7 +83,9 @@ class DecodeSlot:
         return self.valid(self.drafter.propose(self.guesses, left)) if left > 0 else NO_DRAFT
 
     def valid(self, draft: Draft) -> Draft:
-        """Return what the answer's grammar allows of a draft."""
+        """Return what the answer's grammar allows of a draft, up to a picture's tokens."""
+        pictures = (at for at, token in enumerate(draft.tokens) if token < 0)
+        draft = draft.first(next(pictures, len(draft)))
         if self.mask is not None and len(draft) > self.guesses:
             draft = draft.first(self.mask.valid(draft.tokens))
         return draft if len(draft) > self.guesses else NO_DRAFT
@@ -94,6 +96,7 @@ class DecodeSlot:
             logits = self._bias(logits)
         if (penalty := self.sampling.repetition_penalty) != 1:
             recent = self._known(max(0, self._length - RECENT_TOKENS))
+            recent = [token for token in recent if token >= 0]  # others are of pictures
             logits = without_repetition(logits, recent, fed, penalty)
         if self._penalties is not None:
             known = self._known(self.answer_start + self._penalties.counted)
