@@ -70,8 +70,7 @@ class Generation:
     max_tokens: int  # at least 1, the stop token included
     stop_tokens: frozenset[int] = frozenset()  # end the answer
     sampling: Sampling = field(default_factory=Sampling)
-    # Prompt positions, ascending, up to which later prompts are likely to be equal (end of the
-    # system part, end of a turn).
+    # Ascending positions up to which later prompts are likely to be equal: ends of parts, turns.
     boundaries: tuple[int, ...] = ()
     # The prompt's first tokens, which other conversations of the same project share.
     pinned_tokens: int = 0
@@ -80,12 +79,10 @@ class Generation:
     grammar: Grammar | None = None  # stop tokens are sampled where it may end, and nowhere else
     # The prompt's last tokens that belong to the answer: the grammar covers them too.
     answered_tokens: int = 0
-    # Texts that the answer may copy; they are looked up for drafts, never fed. Later ones are
-    # preferred.
+    # Texts that the answer may copy: looked up for drafts, never fed; later ones are preferred.
     hints: tuple[tuple[int, ...], ...] = ()
     pictures: tuple[PromptPicture, ...] = ()  # in the order of their places
-    # Likeliest tokens to report with each token and its own logarithmic probability; None: report
-    # neither.
+    # Likeliest tokens to report with each token; None: no logarithmic probabilities at all.
     top_logprobs: int | None = None
     # Generations with the same prompt are submitted together: it is processed once.
     shares_prompt: bool = False

@@ -1,8 +1,8 @@
 """The front end's table of open requests: sent to a worker, or waiting for one to start."""
 
+import asyncio
 import itertools
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -74,13 +74,6 @@ class OpenRequest:
         self.events.put(event)
 
 
-class WantedPictures:
-    """Those that the worker asked for and that are not on their way yet."""
-
-    def __init__(self) -> None:
-        self.add, self.pictures = anyio.create_memory_object_stream[Wanted](math.inf)
-
-
 @dataclass(slots=True)
 class WorkerHandle:
     connection: WorkerConnection
@@ -92,7 +85,7 @@ class WorkerHandle:
     is_unloading: bool = False
     is_link_lost: bool = False  # to another machine: no prompt is to blame
     work: WorkTotals = field(default_factory=WorkTotals)  # as last reported
-    wanted: WantedPictures = field(default_factory=WantedPictures)
+    wanted: asyncio.Queue[Wanted] = field(default_factory=asyncio.Queue[Wanted])  # pictures
 
     @property
     def in_progress(self) -> list[PromptInProgress]:
@@ -146,8 +139,8 @@ class WorkerHandle:
     async def send_pictures(self) -> None:
         """Send what is wanted, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            async for wanted in self.wanted.pictures:
-                tasks.start_soon(self._send_picture, wanted)
+            while True:
+                tasks.start_soon(self._send_picture, await self.wanted.get())
 
     async def _send_picture(self, wanted: Wanted) -> None:
         """Send the pixels of a picture of an open request; fail it if there are none."""
@@ -214,7 +207,7 @@ class OpenRequests:
     def want(self, wanted: Wanted) -> None:
         """Have a picture of a request sent to the worker."""
         if self.worker:
-            self.worker.wanted.add.send_nowait(wanted)
+            self.worker.wanted.put_nowait(wanted)
 
     def remove(self, key: int) -> None:
         """Cancel a request, sent or waiting."""

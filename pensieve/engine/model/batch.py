@@ -31,9 +31,9 @@ from pensieve.engine.model.kv_state import (
     is_always_trimmable,
 )
 from pensieve.engine.model.loading import logit_rows_of
+from pensieve.engine.model.logits.sampling import make_sampler
 from pensieve.engine.model.mtp.drafts import HeadDrafts
 from pensieve.engine.model.prompt_in_prefill import PromptInPrefill
-from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.model.vision.sight import Sight
 from pensieve.engine.pictures import PromptPicture
 from pensieve.engine.scheduling.backend import (

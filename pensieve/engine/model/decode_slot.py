@@ -19,7 +19,7 @@ from pensieve.engine.model.logits.adjustments import (
     without_repetition,
 )
 from pensieve.engine.model.logits.logprobs import RowLogprobs
-from pensieve.engine.model.sampling import Sampler
+from pensieve.engine.model.logits.sampling import Sampler
 from pensieve.engine.speculation.acceptance import accept
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Draft
 from pensieve.engine.speculation.drafter import Drafter

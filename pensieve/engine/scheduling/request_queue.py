@@ -23,10 +23,10 @@ MAX_BYPASSES = 4
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
     max_batch: int = 8  # sequences that run together
-    sees: bool = False  # the model takes pictures
     max_waiting: int = 64
     vocabulary_size: int = 2**31  # every token id is below it
     step_tokens: int = 1  # that a step adds to a sequence's caches, refused drafts included
+    sees: bool = False  # the model takes pictures
 
 
 @dataclass(slots=True, eq=False)

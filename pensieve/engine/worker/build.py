@@ -55,6 +55,7 @@ from pensieve.engine.planning.memory_plan import (
 from pensieve.engine.planning.tower_files import sight_bytes
 from pensieve.engine.protocol import Load, Preloaded
 from pensieve.engine.scheduling.disk_tier import DiskTier, NoDiskTier
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.preload import Preload
@@ -69,7 +70,6 @@ from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.drafting import speculation_of, step_curve
 from pensieve.engine.worker.memory_pressure import ReadPressure, pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
-from pensieve.engine.worker.pixel_desk import PixelDesk
 from pensieve.engine.worker.stats import StatsReader
 from pensieve.engine.worker.step_times import (
     LEAST_WIDTHS,
@@ -156,7 +156,7 @@ def build_engine(
         lambda restore: ThrottledRestore(restore, chunks, announce, parts.clock),
         new_preload(announce=announce, report=report) if load.has_preload else None,
     )
-    sight = _sight(make_caches, load, parts, announce)
+    sight = _sight(make_caches, load, announce, parts)
     limits = replace(_queue_limits(make_caches, announce, parts.least), sees=sight is not None)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer, parts.clock)
@@ -184,8 +184,12 @@ def build_engine(
     )
 
 
+def _may_see(load: Load, parts: EngineParts) -> bool:
+    return load.has_pictures and parts.share == WHOLE
+
+
 def _sight(
-    make_caches: CacheMaker, load: Load, parts: EngineParts, announce: Announce
+    make_caches: CacheMaker, load: Load, announce: Announce, parts: EngineParts
 ) -> Sight | None:
     if not (_may_see(load, parts) and make_caches.is_ragged):
         return None
@@ -193,23 +197,12 @@ def _sight(
     return open_sight(make_caches.model, folder, device, announce)
 
 
-def _may_see(load: Load, parts: EngineParts) -> bool:
-    return load.has_pictures and parts.share == WHOLE
-
-
 def _relief(
-    scheduler: Scheduler,
-    prefix_cache: TieredPrefixCache,
-    parts: EngineParts,
-    sight: Sight | None,
+    scheduler: Scheduler, prefix_cache: TieredPrefixCache, parts: EngineParts, sight: Sight | None
 ) -> MemoryRelief:
-    def clear_buffers() -> None:
-        if sight is not None:
-            sight.release()
-        mx.clear_cache()
-
+    release = sight.release if sight else mx.clear_cache
     pressure = parts.read_pressure(pressure_reader())
-    return MemoryRelief(scheduler, prefix_cache, clear_buffers, pressure, parts.clock)
+    return MemoryRelief(scheduler, prefix_cache, release, pressure, parts.clock)
 
 
 def _head(model: Any, load: Load, share: ModelShare, announce: Announce) -> MtpHead | None:

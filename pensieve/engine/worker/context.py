@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from pensieve.engine.generation import NOT_MEASURED, EngineStats, SpeculationState
 from pensieve.engine.grammar.queue import GrammarQueue
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.scheduler import Scheduler
-from pensieve.engine.worker.pixel_desk import PixelDesk
 
 
 @dataclass(slots=True)

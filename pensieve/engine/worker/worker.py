@@ -36,10 +36,10 @@ from pensieve.engine.protocol import (
     Unload,
     Wanted,
 )
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.scheduler import KeyedEvent, Scheduler
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.front_end import FramePort, FrontEnd, FrontEndGoneError
-from pensieve.engine.worker.pixel_desk import PixelDesk
 from pensieve.engine.worker.stats import PromptThroughput, Throughput
 from pensieve.settings.resolve import is_debug_enabled
 

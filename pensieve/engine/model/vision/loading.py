@@ -23,7 +23,7 @@ from pensieve.engine.planning.tower_files import (
     sees,
     tower_shape_of,
 )
-from pensieve.engine.worker.pixel_desk import PixelDesk
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.settings.resolve import Device
 
 _log = logging.getLogger("pensieve.engine")

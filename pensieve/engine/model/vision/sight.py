@@ -23,7 +23,7 @@ from pensieve.engine.model.vision.positions import (
 from pensieve.engine.model.vision.tower import Tower
 from pensieve.engine.pictures import PromptPicture
 from pensieve.engine.planning.tower_files import ROWS_BYTES, TowerShape
-from pensieve.engine.worker.pixel_desk import MOST_ASKED, PixelDesk
+from pensieve.engine.scheduling.pixel_desk import MOST_ASKED, PixelDesk
 from pensieve.errors import EngineError
 
 
@@ -115,9 +115,10 @@ class Sight:
         return sum(rows.nbytes for rows in self._rows.values())
 
     def release(self) -> None:
-        """Free the tower and the rows: memory is short."""
+        """Free the tower, the rows and what MLX keeps: memory is short, or nothing is asked."""
         self._tower, self._looking = None, None
         self._rows.clear()
+        mx.clear_cache()
 
     def begin_again(self) -> None:
         """A batch failed: nothing is asked for any more."""
