@@ -51,7 +51,7 @@ MAY_IMPORT = {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.planning"),
         "engine.pictures",
     },
-    "engine.speculation": {"engine.generation"},
+    "engine.speculation": {"engine.generation", "engine.pictures"},
     "engine.disk": {"engine.generation"} | FILES_ON_DISK,
     "engine.grammar": {"engine.generation", "engine.protocol", "errors", "isolation"},
     "engine.client": {

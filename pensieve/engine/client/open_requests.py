@@ -151,8 +151,11 @@ class WorkerHandle:
             return
         try:
             pixels = await source()
-        except PensieveError as error:
-            request.events.fail(error)
+        # Whatever goes wrong with one request's picture must not end the worker.
+        except Exception as error:  # noqa: BLE001
+            _log.warning("a picture could not be sent to the engine: %s", type(error).__name__)
+            is_known = isinstance(error, PensieveError)
+            request.events.fail(error if is_known else EngineFailedError("A picture is not there."))
             self.cancel(wanted.key)
             return
         for start in range(0, len(pixels), PIXELS_BYTES):

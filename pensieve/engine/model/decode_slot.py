@@ -83,9 +83,7 @@ class DecodeSlot:
         return self.valid(self.drafter.propose(self.guesses, left)) if left > 0 else NO_DRAFT
 
     def valid(self, draft: Draft) -> Draft:
-        """Return what the answer's grammar allows of a draft, up to a picture's tokens."""
-        pictures = (at for at, token in enumerate(draft.tokens) if token < 0)
-        draft = draft.first(next(pictures, len(draft)))
+        """Return what the answer's grammar allows of a draft."""
         if self.mask is not None and len(draft) > self.guesses:
             draft = draft.first(self.mask.valid(draft.tokens))
         return draft if len(draft) > self.guesses else NO_DRAFT
