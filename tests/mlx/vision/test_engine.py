@@ -101,6 +101,9 @@ async def test_conversations_continue_cold_cached_together_and_restored(
     async with ready(folder, has_speculation=False) as engine:
         cold = {name: await ask(engine, turn) for name, turn in turns.items()}
     assert len({str(answer) for answer in cold.values()}) == len(ASKED)
+    last = {name: continued(turn, cold[name][1]) for name, turn in turns.items()}
+    async with ready(folder, has_speculation=False) as engine:
+        coldest = {name: await ask(engine, turn) for name, turn in last.items()}
     async with ready(folder, tmp_path, has_speculation=False) as engine:
         together: dict[str, Answer] = {}
 
@@ -116,10 +119,10 @@ async def test_conversations_continue_cold_cached_together_and_restored(
             assert_same(cached, cold[name])
             assert cached[0] >= len(ASKED[name].prompt_tokens)
     async with ready(folder, tmp_path, has_speculation=False) as engine:
-        for name, turn in turns.items():
+        for name, turn in last.items():
             restored = await ask(engine, replace(turn, pictures=unseen(turn)))
-            assert_same(restored, cold[name])
-            assert restored[0] >= len(ASKED[name].prompt_tokens)
+            assert_same(restored, coldest[name])
+            assert restored[0] >= len(turns[name].prompt_tokens)
 
 
 def continued(generation: Generation, answer: Sequence[int]) -> Generation:
