@@ -43,10 +43,15 @@ def hosts_of(file: Path) -> Hostfile:
     first, *others = (host.ssh for host in hostfile.hosts)
     if first.removesuffix(".local") not in {LOCAL, socket.gethostname().removesuffix(".local")}:
         raise SettingsError(
-            f"The first host in {file} is {first}, and this machine is none of its names.",
+            f"The first host in {file} is {first}, which is no name of this machine.",
             hint=f'Put this machine first:\n  {{"ssh": "{LOCAL}", "ips": […]}}',
         )
-    if not others or len(set(others)) < len(others) or LOCAL in others:
+    if not others:
+        raise SettingsError(
+            f"{file} names this machine alone, and a model is split over several.",
+            hint="Add the others, or start without --hostfile.",
+        )
+    if len(set(others)) < len(others) or LOCAL in others:
         raise SettingsError(
             f"{file} must name this machine, and each other one once.",
             hint="The format is that of mlx.launch; docs/several-macs.md",
