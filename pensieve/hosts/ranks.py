@@ -33,7 +33,8 @@ from pensieve.settings.resolve import LOCAL
 LEAD = ("-m", "pensieve.engine.ranks.rank")
 # For rank 0 to notice that a connection has ended.
 GRACE_S = 2.0
-# Ports that an ended group used cannot be used again at once.
+# Of ports: those that an ended group used cannot be used again at once. Below 32768, from which on
+# Linux gives ports to connections; macOS does from 49152 on.
 _PORT_BLOCKS = 1000
 
 
@@ -43,10 +44,15 @@ def hosts_of(file: Path) -> Hostfile:
     first, *others = (host.ssh for host in hostfile.hosts)
     if first.removesuffix(".local") not in {LOCAL, socket.gethostname().removesuffix(".local")}:
         raise SettingsError(
-            f"The first host in {file} is {first}, and this machine is none of its names.",
+            f"The first host in {file} is {first}, which is no name of this machine.",
             hint=f'Put this machine first:\n  {{"ssh": "{LOCAL}", "ips": […]}}',
         )
-    if not others or len(set(others)) < len(others) or LOCAL in others:
+    if not others:
+        raise SettingsError(
+            f"{file} names this machine alone, and a model is split over several.",
+            hint="Add the others, or start without --hostfile.",
+        )
+    if len(set(others)) < len(others) or LOCAL in others:
         raise SettingsError(
             f"{file} must name this machine, and each other one once.",
             hint="The format is that of mlx.launch; docs/several-macs.md",
@@ -173,6 +179,6 @@ async def _connected(
 
 def _place(hostfile: Hostfile, backends: Sequence[Sequence[str]]) -> RankPlace:
     backend = choose_backend(hostfile, backends)
-    port = FIRST_PORT + MAX_HOSTS * random.randrange(_PORT_BLOCKS)  # noqa: S311
+    port = FIRST_PORT - MAX_HOSTS * random.randint(1, _PORT_BLOCKS)  # noqa: S311
     names = tuple(host.ssh for host in hostfile.hosts)
     return RankPlace(0, names, rendezvous_of(hostfile, backend, port))

@@ -66,6 +66,7 @@ _RANK_EXITS = {
     71: "another machine's part of the model ended, or its connection was lost",
     72: "another machine fell silent",
     73: "the machines made no progress together",
+    74: "a port at which the machines meet was taken",
     75: "the machines computed different things",
     76: "a step failed",
 }

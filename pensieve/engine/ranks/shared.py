@@ -21,7 +21,7 @@ from pensieve.engine.protocol import Failed
 from pensieve.engine.ranks.place import RankPlace
 from pensieve.engine.ranks.rendezvous import join
 from pensieve.engine.ranks.sharding import load_shards
-from pensieve.engine.ranks.wire import DIVERGED, STEP_FAILED, Leave, Wire, leave
+from pensieve.engine.ranks.wire import DIVERGED, PORT_TAKEN, STEP_FAILED, Leave, Wire, leave
 from pensieve.engine.scheduling.backend import Outcome
 from pensieve.engine.scheduling.disk_tier import DiskTier
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, Hit, PrefixCache
@@ -40,7 +40,7 @@ def parts_of(wire: Wire, place: RankPlace) -> EngineParts:
     """Join the other ranks; return what this one replaces. See `rendezvous.join`."""
     # MLX holds Python's lock while it waits for the others: so they come together.
     wire.least("ranks to join", place.rank)
-    group = join(place.rendezvous, place.rank)
+    group = _joined(place)
 
     def clock() -> float:
         return wire.decide("clock", time.monotonic)
@@ -55,6 +55,19 @@ def parts_of(wire: Wire, place: RankPlace) -> EngineParts:
         partial(SharedGrammarQueue, wire),
         partial(shared_pressure, wire),
     )
+
+
+def _joined(place: RankPlace, leave: Leave = leave) -> Any:
+    """Join the others. A port that is taken ends the rank: the next group meets at others.
+
+    MLX takes ports as they are named, and those are drawn blindly for all machines.
+    """
+    try:
+        return join(place.rendezvous, place.rank)
+    except RuntimeError as error:
+        if "bind" not in str(error):
+            raise
+        return leave(PORT_TAKEN, str(error))
 
 
 def drawn(group: Any, sampled: mx.array, *, is_lead: bool) -> mx.array:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Protocol
 _log = logging.getLogger("pensieve.engine")
 
 # Exit codes, which the front end explains (engine/client/launch.py).
-PEER_GONE, PEER_SILENT, STUCK, DIVERGED, STEP_FAILED = 71, 72, 73, 75, 76
+PEER_GONE, PEER_SILENT, STUCK, PORT_TAKEN, DIVERGED, STEP_FAILED = 71, 72, 73, 74, 75, 76
 
 BEAT_S = 0.5
 SILENCE_S = 5.0

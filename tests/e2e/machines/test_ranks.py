@@ -187,7 +187,8 @@ def test_nothing_stays_after_a_killed_server(machines: Machines) -> None:
     [
         (["localhost", "mac-b", "mac-c"], "3"),
         (["mac-b", "localhost"], "The first host"),
-        (["localhost"], "each other one once"),
+        (["localhost"], "names this machine alone"),
+        (["localhost", "mac-b", "mac-b"], "each other one once"),
     ],
 )
 def test_what_cannot_share_a_model_is_refused_before_the_start(

@@ -1,15 +1,23 @@
 """What ranks agree on about their disks and the prefixes in memory, with a scripted rank 0."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from pensieve.engine.client.launch import worker_variables
+from pensieve.engine.planning.hostfile import Rendezvous
+from pensieve.engine.ranks.place import RankPlace
 from pensieve.engine.ranks.shared import SharedDiskTier
-from pensieve.engine.ranks.wire import DIVERGED
+from pensieve.engine.ranks.wire import DIVERGED, PORT_TAKEN
 from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from tests.engine.counting_backend import RememberedState
+from tests.support.ports import free_port
 
 
 class Lead:
@@ -68,3 +76,23 @@ def test_a_rank_with_other_prefixes_in_memory_ends() -> None:
         with pytest.raises(LeftError) as raised:
             follower.spill(other)
         assert raised.value.args[0] == DIVERGED
+
+
+def test_a_rank_whose_port_is_taken_ends_instead_of_blaming_the_model() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        other = f"127.0.0.1:{free_port()}"
+        place = RankPlace(0, ("mac-a", "mac-b"), Rendezvous("ring", ((address,), (other,))))
+        program = (
+            "import sys\n"
+            "from pensieve.engine.ranks.place import loads\n"
+            "from pensieve.engine.ranks.shared import _joined\n"
+            "_joined(loads(sys.argv[1]))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, place.dumps()],
+            env=os.environ | worker_variables("cpu"),
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == PORT_TAKEN
