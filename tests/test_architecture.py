@@ -49,8 +49,9 @@ MAY_IMPORT = {
     "engine.planning": {"errors", "machine", "settings", "untrusted_json"},
     "engine.scheduling": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.planning"),
+        "engine.pictures",
     },
-    "engine.speculation": {"engine.generation"},
+    "engine.speculation": {"engine.generation", "engine.pictures"},
     "engine.disk": {"engine.generation"} | FILES_ON_DISK,
     "engine.grammar": {"engine.generation", "engine.protocol", "errors", "isolation"},
     "engine.client": {
@@ -60,6 +61,7 @@ MAY_IMPORT = {
     "engine.model": {
         *("engine.generation", "engine.protocol", "engine.long_operations", "engine.disk"),
         *("engine.grammar", "engine.planning", "engine.scheduling", "engine.speculation"),
+        "engine.pictures",
         *("errors", "machine", "settings"),
     },
     "engine.ranks": {"engine", "errors", "settings"},

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, Protocol, cast, get_args
 
+from pensieve.engine.pictures import PromptPicture, check_places
+
 FinishReason = Literal["stop_token", "length"]
 # A conversation, a sub-agent, a side request (title, summary), a message batch.
 Priority = Literal["main", "agent", "side", "batch"]
@@ -98,8 +100,7 @@ class Generation:
     pictures: tuple[PromptPicture, ...] = ()  # in the order of their places
     stop_tokens: frozenset[int] = frozenset()  # end the answer
     sampling: Sampling = field(default_factory=Sampling)
-    # Prompt positions, ascending, up to which later prompts are likely to be equal (end of the
-    # system part, end of a turn).
+    # Ascending positions up to which later prompts are likely to be equal: ends of parts, turns.
     boundaries: tuple[int, ...] = ()
     # The prompt's first tokens, which other conversations of the same project share.
     pinned_tokens: int = 0
@@ -108,11 +109,10 @@ class Generation:
     grammar: Grammar | None = None  # stop tokens are sampled where it may end, and nowhere else
     # The prompt's last tokens that belong to the answer: the grammar covers them too.
     answered_tokens: int = 0
-    # Texts that the answer may copy; they are looked up for drafts, never fed. Later ones are
-    # preferred.
+    # Texts that the answer may copy: looked up for drafts, never fed; later ones are preferred.
     hints: tuple[tuple[int, ...], ...] = ()
-    # Likeliest tokens to report with each token and its own logarithmic probability; None: report
-    # neither.
+    pictures: tuple[PromptPicture, ...] = ()  # in the order of their places
+    # Likeliest tokens to report with each token; None: no logarithmic probabilities at all.
     top_logprobs: int | None = None
     # Generations with the same prompt are submitted together: it is processed once.
     shares_prompt: bool = False
@@ -129,6 +129,7 @@ class Generation:
             raise ValueError(f"{self.top_logprobs} top_logprobs are not in 0..{MAX_TOP_LOGPROBS}")
         if self.grammar is not None and not self.stop_tokens:
             raise ValueError("an answer with a grammar needs a stop token to end with")
+        check_places(self.pictures, len(self.prompt_tokens))
 
 
 @dataclass(frozen=True, slots=True)

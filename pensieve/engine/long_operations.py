@@ -27,6 +27,9 @@ MIN_PART_S = 60.0
 TRYING_S = 300.0
 # A file of a stored prefix is 100 MB at most.
 READ_BACK_S = 60.0
+# The front end decodes the picture, the tower of a vision model is read from the disk and looks at
+# it for as long as a chunk of a prompt takes.
+LOOKING_S = 180.0
 # nvrtc compiles a kernel of MLX's CUDA build for 28 to 53 s (H100 and H200, MLX 0.32.4, 2026-11),
 # once for every size range of its matrix products; Metal's kernels come compiled and are only
 # prepared for the chip, in less than a second.

@@ -1,12 +1,13 @@
 """Frames between the front end and the engine worker: four bytes of length (big endian), then JSON.
 
-Front end to worker: `Load` once, then `Submit` and `Cancel`, and `Unload` at the end. Worker to
-front end: `Loaded` or `LoadFailed` once, then one `Step` with the events of each decode step,
-`EngineStats` about once a second, `Begun` before long work, the parts of loading included, and
-`Preloaded` at most once. A front end on another machine also sends empty frames while it is there.
-The end of the stream in either direction means that the other process is gone. JSON and never
-pickle, so that no frame can run code. A generation's token ids are base64 of 32-bit numbers: 30 000
-of them are written in 0.6 ms, as a JSON array in 2 (2026-11-30, two x86-64 cores).
+Front end to worker: `Load` once, then `Submit` and `Cancel`, `Pixels` for each `Wanted`, and
+`Unload` at the end. Worker to front end: `Loaded` or `LoadFailed` once, then one `Step` with the
+events of each decode step, `EngineStats` about once a second, `Begun` before long work, the parts
+of loading included, `Wanted` for a picture, and `Preloaded` at most once. A front end on another
+machine also sends empty frames while it is there. The end of the stream in either direction means
+that the other process is gone. JSON and never pickle, so that no frame can run code. A generation's
+token ids are base64 of 32-bit numbers: 30 000 of them are written in 0.6 ms, as a JSON array in 2
+(2026-11-30, two x86-64 cores).
 """
 
 import json
@@ -36,6 +37,7 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
+from pensieve.engine.pictures import PromptPicture
 from pensieve.errors import GrammarError
 
 HEADER_BYTES = 4
@@ -75,6 +77,7 @@ class Load:
     prefix_salt: str = ""  # prefixes stored under another salt are not found
     has_speculation: bool = True  # where it pays on the device
     has_preload: bool = True  # of pinned prefixes from disk
+    has_pictures: bool = True  # where the model has a tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,15 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Pixels:
+    """A part of a picture: 8-bit RGB, row by row. Ignored unless it was wanted."""
+
+    picture_id: str
+    content: bytes
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Unload:
     """Spill prefixes to disk and exit. The front end submits nothing after it."""
 
@@ -103,6 +115,15 @@ class Loaded:
     load_s: float
     context_tokens: int  # of prompt and answer together, guaranteed to fit in memory
     speculation: SpeculationState = NOT_MEASURED
+    sees: bool = False  # pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The worker needs a picture of a generation to go on with its prompt."""
+
+    key: int
+    picture_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +155,12 @@ class Step:
     events: tuple[tuple[int, WorkerEvent], ...]  # in order, each with its generation's key
 
 
-Frame = (
-    Load | Submit | Cancel | Unload | Loaded | LoadFailed | Begun | Preloaded | Step | EngineStats
-)
+FromFrontEnd = Load | Submit | Cancel | Pixels | Unload
+FromWorker = Loaded | LoadFailed | Begun | Preloaded | Wanted | Step | EngineStats
+Frame = FromFrontEnd | FromWorker
+
+# Of a picture in one frame. At most 50 MB are a picture.
+PIXELS_BYTES = 8 * 2**20
 
 
 def encode(frame: Frame) -> bytes:
@@ -164,15 +188,15 @@ def decode(body: bytes) -> Frame:
             return Submit(values["key"], generation, values["followers"])
         case "Load":
             values["limits"] = ResourceLimits(**values["limits"])
-            return Load(**values)
         case "Loaded":
             values["speculation"] = SpeculationState(**values["speculation"])
-            return Loaded(**values)
+        case "Pixels":
+            values["content"] = b64decode(values["content"], validate=True)
         case "EngineStats":
             values["drafts"] = _drafts(values["drafts"])
-            return EngineStats(**values)
         case _:
-            return _PLAIN[name](**values)
+            pass
+    return _PLAIN[name](**values)
 
 
 class FrameBuffer:
@@ -202,7 +226,11 @@ class FrameBuffer:
 
 
 _PLAIN: dict[str, Any] = {
-    kind.__name__: kind for kind in (Cancel, Unload, LoadFailed, Begun, Preloaded)
+    kind.__name__: kind
+    for kind in (
+        *(Load, Cancel, Pixels, Unload),
+        *(Loaded, LoadFailed, Begun, Preloaded, Wanted, EngineStats),
+    )
 }
 _EVENTS: dict[str, Any] = {
     kind.__name__: kind
@@ -220,9 +248,12 @@ def _fields(frame: Frame) -> Any:
                 "generation": _generation_fields(generation),
                 "followers": followers,
             }
+        case Pixels(picture_id, content, is_last):
+            encoded = b64encode(content).decode()
+            return {"picture_id": picture_id, "content": encoded, "is_last": is_last}
         case Load() | Cancel() | Unload() | Loaded() | LoadFailed() | Begun():
             return asdict(frame)
-        case Preloaded() | EngineStats():
+        case Preloaded() | Wanted() | EngineStats():
             return asdict(frame)
         case _:
             assert_never(frame)
@@ -274,6 +305,7 @@ def _generation_fields(generation: Generation) -> dict[str, Any]:
     return {
         **values,
         "prompt_tokens": _packed(generation.prompt_tokens),
+        "pictures": [(one.id, one.start, one.rows, one.columns) for one in generation.pictures],
         "stop_tokens": sorted(generation.stop_tokens),
         "sampling": asdict(generation.sampling),
         "grammar": asdict(generation.grammar) if generation.grammar else None,
@@ -282,11 +314,11 @@ def _generation_fields(generation: Generation) -> dict[str, Any]:
 
 
 def _packed(tokens: Sequence[int]) -> str:
-    return b64encode(array("I", tokens).tobytes()).decode()
+    return b64encode(array("i", tokens).tobytes()).decode()
 
 
 def _unpacked(packed: str) -> tuple[int, ...]:
-    tokens = array("I")
+    tokens = array("i")
     tokens.frombytes(b64decode(packed, validate=True))
     return tuple(tokens)
 
@@ -296,6 +328,7 @@ def _generation(values: dict[str, Any]) -> Generation:
     return Generation(
         prompt_tokens=_unpacked(values["prompt_tokens"]),
         max_tokens=values["max_tokens"],
+        pictures=tuple(PromptPicture(*fields) for fields in values["pictures"]),
         stop_tokens=frozenset(values["stop_tokens"]),
         sampling=_sampling(values["sampling"]),
         boundaries=tuple(values["boundaries"]),

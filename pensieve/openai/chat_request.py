@@ -20,7 +20,7 @@ from pensieve.openai.generation_fields import (
     text_or_list,
 )
 
-MAX_TOOLS = 10_000
+MAX_TOOLS = 1000  # of all kinds; 128 can be called
 
 Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 

@@ -23,6 +23,7 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
+from pensieve.engine.pictures import PromptPicture
 from pensieve.engine.protocol import (
     Begun,
     Cancel,
@@ -32,13 +33,16 @@ from pensieve.engine.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Pixels,
     Preloaded,
     Step,
     Submit,
     Unload,
+    Wanted,
 )
 
 counts = st.integers(0, 2**31)
+tokens = st.integers(-(2**31), 2**31 - 1)  # those of pictures are negative
 sampling = st.builds(
     Sampling,
     temperature=st.floats(0, 2),
@@ -53,7 +57,7 @@ sampling = st.builds(
 )
 generations = st.builds(
     Generation,
-    prompt_tokens=st.lists(counts, min_size=1).map(tuple),
+    prompt_tokens=st.lists(tokens, min_size=1).map(tuple),
     max_tokens=st.integers(1, 10**6),
     stop_tokens=st.frozensets(counts),
     sampling=sampling,
@@ -67,12 +71,24 @@ generations = st.builds(
 )
 constrained = st.builds(
     Generation,
-    prompt_tokens=st.lists(counts, min_size=3).map(tuple),
+    prompt_tokens=st.lists(tokens, min_size=3).map(tuple),
     max_tokens=st.integers(1, 10**6),
     stop_tokens=st.frozensets(counts, min_size=1),
     grammar=st.builds(Grammar, st.text()),
     answered_tokens=st.integers(0, 2),
     hints=st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=3).map(tuple),
+)
+seen = st.builds(
+    Generation,
+    prompt_tokens=st.lists(tokens, min_size=20).map(tuple),
+    max_tokens=st.integers(1, 10**6),
+    pictures=st.builds(
+        lambda one, after: (one, PromptPicture("b", one.tokens.stop + after, 1, 3)),
+        st.builds(
+            PromptPicture, st.text(), st.integers(0, 9), st.integers(1, 2), st.integers(1, 2)
+        ),
+        st.integers(0, 2),
+    ),
 )
 source_counts = st.builds(SourceCounts, counts, counts)
 drafts = st.builds(DraftCounts, source_counts, source_counts, source_counts, source_counts)
@@ -92,10 +108,12 @@ events = st.one_of(
 frames = st.one_of(
     st.builds(Load, st.text(), st.sampled_from(["gpu", "cpu"]), limits=st.builds(ResourceLimits)),
     st.builds(EngineStats, drafts=drafts),
-    st.builds(Submit, counts, generations | constrained),
+    st.builds(Submit, counts, generations | constrained | seen),
     st.builds(Cancel, counts),
+    st.builds(Pixels, st.text(), st.binary(), st.booleans()),
+    st.builds(Wanted, counts, st.text()),
     st.just(Unload()),
-    st.builds(Loaded, st.floats(0, 1e6), counts, states),
+    st.builds(Loaded, st.floats(0, 1e6), counts, states, st.booleans()),
     st.builds(LoadFailed, st.text()),
     st.builds(Begun, st.text(), st.floats(0, 1e6)),
     st.builds(Preloaded, counts, counts, st.floats(0, 1e6)),

@@ -15,8 +15,8 @@ from pensieve.engine.generation import Finished, Generation, ResourceLimits, Sam
 from pensieve.engine.model.batch import BatchBackend
 from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
 from pensieve.engine.model.loading import load_weights
+from pensieve.engine.model.logits.sampling import make_sampler
 from pensieve.engine.model.memory import plan_memory
-from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.scheduling.backend import Sampled
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer

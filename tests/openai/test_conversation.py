@@ -193,6 +193,7 @@ def test_what_cannot_be_honoured_is_refused(fields: dict[str, object], message: 
         ({"tools": [{"name": "a b"}]}, "tools.0.function.name"),
         ({"tools": 5}, "tools"),
         ({"tools": [{"type": {}, "name": "f"}]}, "tools.0.type"),
+        ({"tools": [{"type": "mcp"}] * 1001}, "tools"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "1"}, "temperature"),
         ({"top_p": -0.1}, "top_p"),

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import assert_never
+from typing import NoReturn
 
 import anyio
 from anyio.abc import Process
@@ -44,15 +44,14 @@ from pensieve.engine.generation import (
 )
 from pensieve.engine.protocol import (
     Begun,
-    Cancel,
     Frame,
-    Load,
+    FromFrontEnd,
     Loaded,
     LoadFailed,
     Preloaded,
     Step,
-    Submit,
     Unload,
+    Wanted,
 )
 from pensieve.errors import EngineBusyError, EngineFailedError, HostError
 
@@ -261,6 +260,7 @@ class EngineClient:
         worker.connection.send(replace(self._spec.load_frame, has_preload=has_preload))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._check_health, process, worker)
+            tasks.start_soon(worker.send_pictures)
             if self._spec.host:
                 tasks.start_soon(worker.connection.ping, PING_INTERVAL_S)
             if self._idle.unload_s:
@@ -335,7 +335,7 @@ class EngineClient:
         return self._health_checks.max_missed_within(timeout_s, resident_bytes)
 
     def _handle_frame(self, frame: Frame) -> None:
-        self._note_frame(frame)
+        self._requests.note_frame(frame)
         match frame:
             case Step(events):
                 self._requests.dispatch(events)
@@ -355,23 +355,20 @@ class EngineClient:
             case LoadFailed(message):
                 self._fail(f"The model does not load: {message}")
                 self._health = replace(self._health, is_model_at_fault=True)
-            case Load() | Submit() | Cancel() | Unload():
-                raise ValueError(f"unexpected {type(frame).__name__} frame from the engine worker")
+            case Wanted():
+                self._requests.want(frame)
             case _:
-                assert_never(frame)
+                self._refuse(frame)
+
+    @staticmethod
+    def _refuse(frame: FromFrontEnd) -> NoReturn:
+        raise ValueError(f"unexpected {type(frame).__name__} frame from the engine worker")
 
     def _note_stats(self, stats: EngineStats) -> None:
         self._health = replace(self._health, stats=stats)
         if self._requests.worker:
             work = WorkTotals(stats.preempted, stats.grammar_s, stats.drafts)
             self._requests.worker.work = work
-
-    def _note_frame(self, frame: Frame) -> None:
-        worker = self._requests.worker
-        if worker is None or isinstance(frame, EngineStats):
-            return
-        worker.progress_frames += 1
-        worker.begun = frame if isinstance(frame, Begun) else None
 
     def _note_progress(self, work: str) -> None:
         """Show the announced work in the health while the model loads."""

@@ -33,6 +33,7 @@ class WorkerSpec:
     prefix_salt: str = ""  # prefixes stored under another salt are not found
     has_speculation: bool = True  # where it pays on the device
     host: str = ""  # the machine that the worker runs on; empty: this one
+    has_pictures: bool = True  # where the model has a tower
 
     @property
     def load_frame(self) -> Load:
@@ -44,6 +45,7 @@ class WorkerSpec:
             self.limits,
             self.prefix_salt,
             self.has_speculation,
+            has_pictures=self.has_pictures,
         )
 
 

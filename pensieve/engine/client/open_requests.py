@@ -1,5 +1,6 @@
 """The front end's table of open requests: sent to a worker, or waiting for one to start."""
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pensieve.engine.client.worker_connection import WorkerConnection
 from pensieve.engine.generation import (
     Admitted,
     Drafted,
+    EngineStats,
     Finished,
     Generation,
     Prefilled,
@@ -23,7 +25,17 @@ from pensieve.engine.generation import (
     Token,
     WorkTotals,
 )
-from pensieve.engine.protocol import Begun, Cancel, Failed, Submit, WorkerEvent
+from pensieve.engine.protocol import (
+    PIXELS_BYTES,
+    Begun,
+    Cancel,
+    Failed,
+    Frame,
+    Pixels,
+    Submit,
+    Wanted,
+    WorkerEvent,
+)
 from pensieve.errors import EngineFailedError, PensieveError, WorkerDiedError
 
 _log = logging.getLogger("pensieve.engine")
@@ -73,6 +85,7 @@ class WorkerHandle:
     is_unloading: bool = False
     is_link_lost: bool = False  # to another machine: no prompt is to blame
     work: WorkTotals = field(default_factory=WorkTotals)  # as last reported
+    wanted: asyncio.Queue[Wanted] = field(default_factory=asyncio.Queue[Wanted])  # pictures
 
     @property
     def in_progress(self) -> list[PromptInProgress]:
@@ -118,6 +131,38 @@ class WorkerHandle:
         if self.open.pop(key, None):
             self.connection.send(Cancel(key))
 
+    def note_frame(self, frame: Frame) -> None:
+        if not isinstance(frame, EngineStats):
+            self.progress_frames += 1
+            self.begun = frame if isinstance(frame, Begun) else None
+
+    async def send_pictures(self) -> None:
+        """Send what is wanted, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                tasks.start_soon(self._send_picture, await self.wanted.get())
+
+    async def _send_picture(self, wanted: Wanted) -> None:
+        """Send the pixels of a picture of an open request; fail it if there are none."""
+        request = self.open.get(wanted.key)
+        pictures = request.generation.pictures if request else ()
+        source = next((one.pixels for one in pictures if one.id == wanted.picture_id), None)
+        if request is None or source is None:
+            return
+        try:
+            pixels = await source()
+        # Whatever goes wrong with one request's picture must not end the worker.
+        except Exception as error:  # noqa: BLE001
+            _log.warning("a picture could not be sent to the engine: %s", type(error).__name__)
+            is_known = isinstance(error, PensieveError)
+            request.events.fail(error if is_known else EngineFailedError("A picture is not there."))
+            self.cancel(wanted.key)
+            return
+        for start in range(0, len(pixels), PIXELS_BYTES):
+            part = pixels[start : start + PIXELS_BYTES]
+            is_last = start + PIXELS_BYTES >= len(pixels)
+            self.connection.send(Pixels(wanted.picture_id, part, is_last))
+
     def dispatch(self, events: Sequence[tuple[int, WorkerEvent]]) -> None:
         """Pass events to their requests. Events of cancelled requests are dropped."""
         for key, event in events:
@@ -157,6 +202,15 @@ class OpenRequests:
         """Pass events of the worker, if it has not been detached, to their requests."""
         if self.worker:
             self.worker.dispatch(events)
+
+    def note_frame(self, frame: Frame) -> None:
+        if self.worker:
+            self.worker.note_frame(frame)
+
+    def want(self, wanted: Wanted) -> None:
+        """Have a picture of a request sent to the worker."""
+        if self.worker:
+            self.worker.wanted.put_nowait(wanted)
 
     def remove(self, key: int) -> None:
         """Cancel a request, sent or waiting."""

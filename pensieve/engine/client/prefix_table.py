@@ -17,7 +17,7 @@ MAX_BLOCKS = 100_000
 
 def block_hashes(tokens: Sequence[int]) -> list[bytes]:
     """Return a hash for each whole block of these tokens and of all before it."""
-    packed = array("I", tokens)
+    packed = array("i", tokens)
     digest = blake2b(digest_size=HASH_BYTES)
     hashes: list[bytes] = []
     for end in range(BLOCK_TOKENS, len(tokens) + 1, BLOCK_TOKENS):

@@ -100,11 +100,18 @@ def _block(header: Mapping[str, Any], content: memoryview, fingerprint: bytes) -
 
 
 def _token_ids(header: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(map(_checked_int, header["tokens"]))
+    return tuple(map(_checked_token, header["tokens"]))
+
+
+def _checked_token(value: object) -> int:
+    """Return a token id; those of pictures are negative. Raises ValueError for anything else."""
+    if type(value) is not int or not -_MAX_INT - 1 <= value <= _MAX_INT:
+        raise ValueError("no token")
+    return value
 
 
 def _checked_int(value: object) -> int:
-    """Return a size or token id. Raises ValueError for anything else."""
+    """Return a size. Raises ValueError for anything else."""
     if type(value) is not int or not 0 <= value <= _MAX_INT:
         raise ValueError("not a whole number from 0 up")
     return value

@@ -9,16 +9,16 @@ tests/mlx checks for every cache kind.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, takewhile
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
 
 from pensieve.engine.generation import Generation
 from pensieve.engine.grammar.mask import Matcher, TokenMask
-from pensieve.engine.long_operations import StepAnnouncer
+from pensieve.engine.long_operations import LOOKING_S, StepAnnouncer
 from pensieve.engine.model.decode_batch import DecodeBatch, Step, own_tokens
 from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.kv.packed import PackedKV
@@ -31,8 +31,11 @@ from pensieve.engine.model.kv_state import (
     is_always_trimmable,
 )
 from pensieve.engine.model.loading import logit_rows_of
+from pensieve.engine.model.logits.sampling import make_sampler
 from pensieve.engine.model.mtp.drafts import HeadDrafts
-from pensieve.engine.model.sampling import make_sampler
+from pensieve.engine.model.prompt_in_prefill import PromptInPrefill
+from pensieve.engine.model.vision.sight import Sight
+from pensieve.engine.pictures import PromptPicture
 from pensieve.engine.scheduling.backend import (
     Outcome,
     PrefillProgress,
@@ -40,7 +43,11 @@ from pensieve.engine.scheduling.backend import (
     Sampled,
     SequenceFailed,
 )
-from pensieve.engine.scheduling.prefill_chunks import ChunkSizer, PromptRest
+from pensieve.engine.scheduling.prefill_chunks import (
+    LONE_CHUNK_S,
+    SHARED_CHUNK_S,
+    ChunkSizer,
+)
 from pensieve.engine.scheduling.prefix_cache import Hit
 from pensieve.engine.speculation.drafter import Drafter, ForcedTokens, Speculation
 from pensieve.errors import GrammarError
@@ -50,36 +57,6 @@ from pensieve.errors import GrammarError
 _LAST_TOKENS = 32
 # Models with untrimmable layers get a checkpoint at least every this many prompt tokens.
 CHECKPOINT_TOKENS = 2048
-
-
-@dataclass(slots=True)
-class _Prompt:
-    """A sequence in prefill."""
-
-    key: int
-    generation: Generation
-    caches: list[Any]  # batch caches of one row
-    done: int  # the prompt tokens that the caches hold
-    checkpoint_ends: deque[int]  # token counts at which a checkpoint is due, ascending
-    mask: TokenMask | None
-    drafter: Drafter
-    checkpoints: dict[int, dict[int, Any]] = field(default_factory=dict[int, dict[int, Any]])
-
-    @property
-    def tokens(self) -> list[int]:
-        return list(self.generation.prompt_tokens[: self.done])
-
-    @property
-    def rest(self) -> PromptRest:
-        return PromptRest(len(self.generation.prompt_tokens) - self.done, self.done)
-
-    def tokens_within(self, chunk: int) -> int:
-        """Return the length of the next chunk: it ends at the prompt's end or at a checkpoint."""
-        ends = [len(self.generation.prompt_tokens), *list(self.checkpoint_ends)[:1]]
-        return min(chunk, min(ends) - self.done)
-
-    def own_caches(self) -> list[Any]:
-        return [cache.extract(0) for cache in self.caches]
 
 
 def without_grammars(_: Generation) -> Matcher:
@@ -100,15 +77,17 @@ class BatchBackend:
         speculation: Speculation | None = None,  # None: no drafts
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[mx.array], mx.array] = own_tokens,
+        sight: Sight | None = None,  # None: the model takes no pictures
     ) -> None:
         self._model = model
+        self._sight = sight
         self._clock = clock
         self._draw = draw
         self._make_caches = make_caches
         self._match = match
         self._chunks = chunks
         self._announcer = announcer or StepAnnouncer()
-        self._prompts: deque[_Prompt] = deque()
+        self._prompts: deque[PromptInPrefill] = deque()
         self._logit_rows = logit_rows_of(model)
         caches = make_caches()
         self._speculation = speculation if can_rewind(caches) else None
@@ -124,7 +103,7 @@ class BatchBackend:
         done = hit.cached_tokens if hit else 0
         mask = TokenMask(self._match(generation)) if generation.grammar else None
         self._prompts.append(
-            _Prompt(
+            PromptInPrefill(
                 key,
                 generation,
                 [cache.merge([cache]) for cache in caches],
@@ -140,6 +119,8 @@ class BatchBackend:
         """Remove a sequence, whether queued, in prefill or decoding. None if it holds no tokens."""
         if (prompt := self._prompt_of(key)) is not None:
             self._prompts.remove(prompt)
+            if self._sight is not None:
+                self._sight.desk.forget(key)
             if not prompt.done:
                 return None
             return _released(prompt.own_caches(), prompt.tokens, prompt.checkpoints)
@@ -172,32 +153,69 @@ class BatchBackend:
         if self._prompts:
             chunk = self._chunks.next_chunk(self._prompts[0].done, is_shared=is_shared)
         prompts = self._prompts_of(chunk, is_shared=is_shared)
+        picture = self._picture_before(prompts)
         self._announce(prompts, chunk)
         started = self._clock()
         outcomes: list[Outcome] = [_sampled(step) for step in self._decode_batch.step()]
-        if prompts:
+        if picture is not None:
+            outcomes += self._look(prompts[0], picture, is_shared=is_shared)
+        elif prompts:
             outcomes += self._step_prefill(prompts, chunk, started, is_shared=is_shared)
         else:
             self._chunks.note_decode(self._clock() - started)
         return [*outcomes, *self._grammar_failures()]
 
-    def _prompts_of(self, chunk: int, *, is_shared: bool) -> list[_Prompt]:
+    def _prompts_of(self, chunk: int, *, is_shared: bool) -> list[PromptInPrefill]:
         """Return the prompts that the next chunk processes; none if there is no chunk."""
         if not chunk:
             return []
         count = 1
         if self._can_pack and len(self._prompts) > 1:
-            rests = [prompt.rest for prompt in self._prompts]
+            rests = [
+                prompt.rest
+                for prompt in takewhile(lambda one: not one.generation.pictures, self._prompts)
+            ]
             count = max(1, self._chunks.prompts_in_chunk(rests, is_shared=is_shared))
         return list(self._prompts)[:count]
 
-    def _announce(self, prompts: list[_Prompt], chunk: int) -> None:
+    def _picture_before(self, prompts: list[PromptInPrefill]) -> PromptPicture | None:
+        """Return the picture that must be looked at before the next chunk, if one must."""
+        if self._sight is None:
+            return None
+        for prompt in prompts:
+            prompt.unseen = self._sight.unseen(prompt.generation, prompt.done)
+            if prompt.unseen and prompt.unseen.start <= prompt.done:
+                return prompt.unseen
+        return None
+
+    def _look(
+        self, prompt: PromptInPrefill, picture: PromptPicture, *, is_shared: bool
+    ) -> list[Outcome]:
+        """Have the tower look at a picture for as long as a chunk takes, if its pixels are here."""
+        assert self._sight is not None
+        has_pixels = self._sight.ask(prompt.key, prompt.generation, prompt.done)
+        self._sight.desk.is_awaited = not has_pixels and not self._decode_batch.slots
+        if not has_pixels:
+            return []
+        started = self._clock()
+        self._decode_batch.note_other_work()
+        try:
+            self._sight.look(picture, SHARED_CHUNK_S if is_shared else LONE_CHUNK_S)
+        except Exception as error:  # noqa: BLE001 - MLX may raise anything, for a damaged tower
+            return [SequenceFailed(prompt.key, error)]
+        self._chunks.note_other(self._clock() - started if is_shared else 0.0)
+        return []
+
+    def _announce(self, prompts: list[PromptInPrefill], chunk: int) -> None:
         """Announce what may take long: a chunk, and passes of a new size."""
         rows = len(self._decode_batch.slots)
         if not prompts:
             self._announcer.begin(f"decoding {rows} answers", [rows], 0.0)
             return
         tokens = sum(prompt.tokens_within(chunk) for prompt in prompts)
+        if not tokens:
+            self._announcer.announce("looking at a picture", LOOKING_S)
+            return
         before = max(prompt.done for prompt in prompts)
         # If the prompt ends in this chunk, its last token may have a pass of its own.
         last = 1 if chunk >= prompts[0].rest.tokens else 0
@@ -208,7 +226,7 @@ class BatchBackend:
         )
 
     def _step_prefill(
-        self, prompts: list[_Prompt], chunk: int, started: float, *, is_shared: bool
+        self, prompts: list[PromptInPrefill], chunk: int, started: float, *, is_shared: bool
     ) -> list[Outcome]:
         """Process the next chunk. `started` is the start of the whole step."""
         before = max(prompt.done for prompt in prompts)
@@ -236,6 +254,8 @@ class BatchBackend:
     def close(self) -> None:
         """Drop the batch and free the buffers that MLX caches for it."""
         self._prompts.clear()
+        if self._sight is not None:
+            self._sight.begin_again()
         self._decode_batch = self._new_batch()
         mx.clear_cache()
 
@@ -265,14 +285,14 @@ class BatchBackend:
             ends.add(length - 1)  # the others feed the last token themselves
         return sorted(end for end in ends if done < end < length)
 
-    def _process(self, prompt: _Prompt, chunk: int) -> int:
+    def _process(self, prompt: PromptInPrefill, chunk: int) -> int:
         """Process the next tokens of a prompt, but not its last ones; return how many."""
-        tokens, before = prompt.generation.prompt_tokens, prompt.done
-        end = min(before + chunk, len(tokens) - 1, *list(prompt.checkpoint_ends)[:1])
+        before, last = prompt.done, len(prompt.generation.prompt_tokens) - 1
+        end = min(before + chunk, last, *prompt.stops)
         if self._is_at_end(prompt, chunk) or end == before:
             return 0
         self._decode_batch.note_other_work()
-        self._model(mx.array([tokens[before:end]]), cache=prompt.caches)
+        self._feed(prompt, end)
         mx.eval([cache.state for cache in prompt.caches])
         prompt.done = end
         if prompt.checkpoint_ends and prompt.checkpoint_ends[0] == end:
@@ -281,12 +301,20 @@ class BatchBackend:
             add_checkpoint(prompt.checkpoints, end, saved, prompt.generation.pinned_tokens)
         return end - before
 
-    def _is_at_end(self, prompt: _Prompt, chunk: int) -> bool:
+    def _is_at_end(self, prompt: PromptInPrefill, chunk: int) -> bool:
         """Whether the next pass, of at most `chunk` tokens, is the prompt's last."""
         largest = chunk if self._logit_rows else min(_LAST_TOKENS, chunk)
-        return prompt.rest.tokens <= largest and not prompt.checkpoint_ends
+        has_stop = prompt.checkpoint_ends or prompt.unseen
+        return prompt.rest.tokens <= largest and not has_stop
 
-    def _start_decoding(self, prompts: list[_Prompt]) -> int:
+    def _feed(self, prompt: PromptInPrefill, end: int) -> mx.array:
+        """Feed a prompt's tokens up to `end`; return the logits that the model gives."""
+        generation, before = prompt.generation, prompt.done
+        if generation.pictures and self._sight is not None:
+            return self._sight.feed(generation, prompt.caches, before, end)
+        return self._model(mx.array([generation.prompt_tokens[before:end]]), cache=prompt.caches)
+
+    def _start_decoding(self, prompts: list[PromptInPrefill]) -> int:
         """Feed the last tokens of these prompts in one pass; return how many.
 
         A few are only scheduled on the device when this returns.
@@ -302,15 +330,17 @@ class BatchBackend:
             prompt.done += len(last)
         return tokens
 
-    def _last_logits(self, prompts: list[_Prompt], lasts: list[tuple[int, ...]]) -> mx.array:
+    def _last_logits(
+        self, prompts: list[PromptInPrefill], lasts: list[tuple[int, ...]]
+    ) -> mx.array:
         """Return the logits [prompts, vocabulary] after their last tokens."""
         if self._logit_rows is None:
             (prompt,), (last,) = prompts, lasts
-            return self._model(mx.array([last]), cache=prompt.caches)[:, -1, :]
+            return self._feed(prompt, prompt.done + len(last))[:, -1, :]
         widths = [len(last) for last in lasts]
         with self._logit_rows.only([end - 1 for end in accumulate(widths)]):
             if len(prompts) == 1:
-                return self._model(mx.array(lasts), cache=prompts[0].caches)[:, -1, :]
+                return self._feed(prompts[0], prompts[0].done + widths[0])[:, -1, :]
             packed = [
                 PackedKV([cache.sequences[0] for cache in layer], widths)
                 for layer in zip(*(prompt.caches for prompt in prompts), strict=True)
@@ -318,7 +348,7 @@ class BatchBackend:
             fed = mx.array(list(chain.from_iterable(lasts)))
             return self._model(fed[:, None], cache=packed)[:, -1, :]
 
-    def _slot(self, prompt: _Prompt) -> DecodeSlot:
+    def _slot(self, prompt: PromptInPrefill) -> DecodeSlot:
         generation = prompt.generation
         return DecodeSlot(
             prompt.key,
@@ -339,7 +369,7 @@ class BatchBackend:
             if slot.mask and slot.mask.failure:
                 yield SequenceFailed(slot.key, slot.mask.failure)
 
-    def _prompt_of(self, key: int) -> _Prompt | None:
+    def _prompt_of(self, key: int) -> PromptInPrefill | None:
         return next((prompt for prompt in self._prompts if prompt.key == key), None)
 
     def _slot_of(self, key: int) -> DecodeSlot:

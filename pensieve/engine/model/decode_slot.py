@@ -19,7 +19,7 @@ from pensieve.engine.model.logits.adjustments import (
     without_repetition,
 )
 from pensieve.engine.model.logits.logprobs import RowLogprobs
-from pensieve.engine.model.sampling import Sampler
+from pensieve.engine.model.logits.sampling import Sampler
 from pensieve.engine.speculation.acceptance import accept
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS, NO_DRAFT, Draft
 from pensieve.engine.speculation.drafter import Drafter
@@ -94,6 +94,7 @@ class DecodeSlot:
             logits = self._bias(logits)
         if (penalty := self.sampling.repetition_penalty) != 1:
             recent = self._known(max(0, self._length - RECENT_TOKENS))
+            recent = [token for token in recent if token >= 0]  # others are of pictures
             logits = without_repetition(logits, recent, fed, penalty)
         if self._penalties is not None:
             known = self._known(self.answer_start + self._penalties.counted)

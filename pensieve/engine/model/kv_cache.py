@@ -44,6 +44,10 @@ class SequenceKVCache(_BaseCache):
     holds at most `max_tokens` tokens.
     """
 
+    # Added to `offset` for the position of the next token: pictures take fewer positions than
+    # tokens (vision/positions.py).
+    shift = 0
+
     def __init__(self, precision: KVPrecision = FULL, max_tokens: int = MAX_GROWN_TOKENS) -> None:
         self.precision = precision
         self.max_tokens = max_tokens
@@ -238,6 +242,8 @@ class RaggedKV(_BaseCache):
     """One layer's caches of sequences of any lengths. Implements mlx-lm's batch cache protocol."""
 
     group_size = 32
+    # In place of positions while a chunk with pictures is processed (vision/positions.py).
+    rotation: Any = None
 
     def __init__(self, sequences: list[SequenceKVCache]) -> None:
         self._set_sequences(sequences)
@@ -261,9 +267,11 @@ class RaggedKV(_BaseCache):
     @property
     def offset(self) -> Any:
         """The next position, for rotary embeddings: an int for one sequence, else [batch]."""
+        if self.rotation is not None:
+            return self.rotation
         if len(self.sequences) == 1:
-            return self.sequences[0].offset
-        return positions_of(tuple([sequence.offset for sequence in self.sequences]))
+            return self.sequences[0].offset + self.sequences[0].shift
+        return positions_of(tuple([each.offset + each.shift for each in self.sequences]))
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
         """Append a chunk [batch, kv_heads, tokens, head_dim].

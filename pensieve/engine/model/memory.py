@@ -36,18 +36,18 @@ def plan_memory(
     device: Device,
     allowance: ResourceLimits = ResourceLimits(),  # noqa: B008 - a frozen value
     config: Mapping[str, Any] | None = None,
-    head_bytes: int = 0,
+    more_bytes: int = 0,
 ) -> MemoryPlan:
     """Return the plan for this model on this machine.
 
-    `make_caches` may have any precision; `config` is the model's config.json, or None. head_bytes:
-    of its MTP head.
+    `make_caches` may have any precision; `config` is the model's config.json, or None. more_bytes:
+    of its MTP head, and of what it sees pictures with.
     """
     facts, computed_bytes = measure_model(
         make_caches, vars(make_caches.model.args) if config is None else config
     )
     device_info = {} if device == "cpu" else mx.device_info()
-    facts = replace(facts, weights_bytes=facts.weights_bytes + head_bytes)
+    facts = replace(facts, weights_bytes=facts.weights_bytes + more_bytes)
     whole = device_limits_on(inspect(), device, allowance.memory_limit_bytes, device_info)
     device_limits = replace(whole.part_of(allowance.engines), computed_bytes=computed_bytes)
     return plan(facts, device_limits, allowance.kv_bits)

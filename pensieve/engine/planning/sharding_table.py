@@ -108,13 +108,14 @@ def obstacle(config: Mapping[str, Any], ranks: int) -> str | None:
         )
     try:
         reason = _undivided(family, config, ranks)
+        fewest = _undivided(family, config, RANKS[0])
         possible = [str(count) for count in RANKS if not _undivided(family, config, count)]
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         return f"the model's config.json does not tell how it can be split: {error!r}"
     if reason is None:
         return None
     if not possible:
-        return f"{reason}; it cannot be split over several machines at all"
+        return f"{fewest}; it cannot be split over several machines at all"
     return f"{reason}; {_listed(possible)} machines can share {family.name}"
 
 

@@ -5,6 +5,7 @@ Rank 0's clock, compiled grammars and samples count for all, and what one rank d
 disk, none has. A class has the interface of what it replaces.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from pensieve.engine.protocol import Failed
 from pensieve.engine.ranks.place import RankPlace
 from pensieve.engine.ranks.rendezvous import join
 from pensieve.engine.ranks.sharding import load_shards
-from pensieve.engine.ranks.wire import STEP_FAILED, Wire, leave
+from pensieve.engine.ranks.wire import DIVERGED, STEP_FAILED, Leave, Wire, leave
 from pensieve.engine.scheduling.backend import Outcome
 from pensieve.engine.scheduling.disk_tier import DiskTier
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, Hit, PrefixCache
@@ -28,6 +29,8 @@ from pensieve.engine.scheduling.restore import Restore
 from pensieve.engine.worker.build import EngineParts, ModelShare
 from pensieve.engine.worker.memory_pressure import ReadPressure
 from pensieve.errors import GrammarError
+
+_log = logging.getLogger("pensieve.engine")
 
 # In place of a pause: nothing is left to write.
 _NEVER_MS = 2**53
@@ -120,9 +123,10 @@ class SharedGrammarQueue(GrammarQueue):
 class SharedDiskTier:
     """Each rank stores its part of the KV caches on its own disk."""
 
-    def __init__(self, wire: Wire, own: DiskTier) -> None:
+    def __init__(self, wire: Wire, own: DiskTier, leave: Leave = leave) -> None:
         self._wire = wire
         self._own = own
+        self._leave = leave
 
     @property
     def is_storing(self) -> bool:
@@ -141,13 +145,14 @@ class SharedDiskTier:
 
     def pinned(self) -> Iterator[Sequence[int]]:
         own = self._own.pinned()
-        while tokens := self._wire.decide("pinned prefix", lambda: list(next(own, ()))):
+        while tokens := self._wire.decide("pinned prefix", lambda: _next_of(own)):
             yield tokens
 
     def is_stored(self, prefix: CachedPrefix) -> bool:
         return bool(self._wire.least("is on disk", self._own.is_stored(prefix)))
 
     def spill(self, prefixes: PrefixCache) -> float | None:
+        self._compare(prefixes.digest)
         pause_s = self._own.spill(prefixes)
         pause_ms = _NEVER_MS if pause_s is None else math.ceil(pause_s * 1000)
         shortest_ms = self._wire.least("pause of writing", pause_ms)
@@ -156,6 +161,20 @@ class SharedDiskTier:
     def close(self) -> None:
         self._own.close()
         self._wire.wait_closed()
+
+    def _compare(self, own: int) -> None:
+        """A prefix that one rank alone has would change what the next prompt finds."""
+        if (decided := self._wire.decide("prefixes", lambda: own)) != own:
+            self._leave(DIVERGED, f"ranks have different prefixes in memory: {decided} and {own}")
+
+
+def _next_of(pinned: Iterator[Sequence[int]]) -> list[int]:
+    """Return the next one; empty after the last, or if it cannot be read."""
+    try:
+        return list(next(pinned, ()))
+    except OSError as error:
+        _log.warning("reading the prefixes on disk failed, none is preloaded: %s", error)
+        return []
 
 
 class SharedRestore:

@@ -71,7 +71,12 @@ class Progress:
 
 
 class Peer:
-    """One end of the connection with another rank; two threads read it and show that we live."""
+    """One end of the connection with another rank.
+
+    Three threads: one reads it, one shows that this rank lives, and one ends the process if the
+    other rank is silent or this one makes no progress. The last never writes: writing to a stopped
+    rank may block for ever.
+    """
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class Peer:
         self._lock = threading.Lock()
         self._lines = SimpleQueue[Any]()
         self._heard_s = time.monotonic()
-        for run in (lambda: self._read(into), self._beat):
+        for run in (lambda: self._read(into), self._beat, self._watch):
             threading.Thread(target=run, daemon=True).start()
 
     def send(self, value: Any) -> None:
@@ -128,14 +133,12 @@ class Peer:
         self._note_end()
 
     def _beat(self) -> None:
-        """Show that this rank lives, and look whether the other does, until one does not."""
+        while self._write(b"\n"):
+            time.sleep(BEAT_S)
+
+    def _watch(self) -> None:
         while True:
             time.sleep(BEAT_S)
-            # Not while a long line is written: a stopped peer would block this thread as well.
-            if self._lock.acquire(blocking=False):
-                self._lock.release()
-                if not self._write(b"\n"):
-                    return
             if time.monotonic() - self._heard_s > self.silence_s:
                 self._leave(PEER_SILENT, f"{self.name} has been silent for {self.silence_s:.0f} s")
                 return

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
 from typing import Protocol
+from zlib import crc32
 
 BLOCK_TOKENS = 256
 # A shorter remainder after a branch is not worth a copy.
@@ -175,6 +176,18 @@ class PrefixCache:
 
     def _newest_first(self) -> list[_Entry]:
         return sorted(self._entries, key=lambda entry: -entry.used)
+
+    @property
+    def digest(self) -> int:
+        """A checksum of which prefixes are cached and which was used when.
+
+        It is the same on all ranks of a model.
+        """
+        entries = sorted(
+            (entry.used, len(entry.tokens), entry.tokens[-1], entry.pinned_tokens)
+            for entry in self._entries
+        )
+        return crc32(repr(entries).encode())
 
     def check(self) -> None:
         """Assert the invariants."""

@@ -26,6 +26,7 @@ class QueueLimits:
     max_waiting: int = 64
     vocabulary_size: int = 2**31  # every token id is below it
     step_tokens: int = 1  # that a step adds to a sequence's caches, refused drafts included
+    sees: bool = False  # the model takes pictures
 
 
 @dataclass(slots=True, eq=False)

@@ -30,6 +30,7 @@ from pensieve.engine.generation import (
     Started,
     Token,
 )
+from pensieve.engine.pictures import text_tokens
 from pensieve.engine.planning.memory_plan import KVBudget
 from pensieve.engine.protocol import Failed, WorkerEvent
 from pensieve.engine.scheduling.backend import (
@@ -118,7 +119,9 @@ class Scheduler:
         max_requests = self._limits.max_batch + self._limits.max_waiting
         if len(self._waiting) + len(self._running) >= max_requests:
             return key, Failed("Overloaded: too many requests are waiting.", "busy")
-        if not self._has_tokens(generation.prompt_tokens):
+        if generation.pictures and not self._limits.sees:
+            return key, Failed("This model does not see pictures.", "engine")
+        if not self._has_tokens(text_tokens(generation.prompt_tokens, generation.pictures)):
             # MLX reads past its embeddings for such a token: a crash or a nonsense answer.
             return key, Failed("The prompt has a token that the model does not have.", "engine")
         if not self._has_tokens(token for token, _ in generation.sampling.logit_bias):

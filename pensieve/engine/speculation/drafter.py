@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pensieve.engine.generation import Generation
+from pensieve.engine.pictures import text_tokens
 from pensieve.engine.speculation.draft_source import (
     FAR_DRAFTS,
     Draft,
@@ -66,7 +67,7 @@ def lookup_drafter(vocabulary: int, generation: Generation) -> Drafter:
     """
     hints = [hint for hint in generation.hints if _are_below(vocabulary, hint)]
     index = LookupIndex(vocabulary, hints)
-    index.extend(generation.prompt_tokens)
+    index.extend(text_tokens(generation.prompt_tokens, generation.pictures))
     return Drafter([index])
 
 

@@ -41,6 +41,8 @@ from pensieve.engine.model.kv.rewinding import can_rewind
 from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
 from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.model.mtp.head import MtpHead, load_head
+from pensieve.engine.model.vision.loading import open_sight
+from pensieve.engine.model.vision.sight import Sight
 from pensieve.engine.planning.memory_plan import (
     FULL_BITS,
     GB,
@@ -50,8 +52,10 @@ from pensieve.engine.planning.memory_plan import (
     MemoryPlan,
     agreed,
 )
+from pensieve.engine.planning.tower_files import sight_bytes
 from pensieve.engine.protocol import Load, Preloaded
 from pensieve.engine.scheduling.disk_tier import DiskTier, NoDiskTier
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
 from pensieve.engine.scheduling.preload import Preload
@@ -152,7 +156,8 @@ def build_engine(
         lambda restore: ThrottledRestore(restore, chunks, announce, parts.clock),
         new_preload(announce=announce, report=report) if load.has_preload else None,
     )
-    limits = _queue_limits(make_caches, announce, parts.least)
+    sight = _sight(make_caches, load, announce, parts)
+    limits = replace(_queue_limits(make_caches, announce, parts.least), sees=sight is not None)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer, parts.clock)
     announce("measuring its steps", TRYING_S)
@@ -160,7 +165,7 @@ def build_engine(
     limits = replace(limits, step_tokens=TILE_ROWS) if speculation else limits
     backend = partial(parts.backend, model, make_caches, chunks, grammars.matcher, announcer)
     scheduler = Scheduler(
-        partial(backend, speculation=speculation), prefix_cache, plan.budget, limits
+        partial(backend, speculation=speculation, sight=sight), prefix_cache, plan.budget, limits
     )
     queue = parts.grammar_queue(grammars.prepare)
     return WorkerContext(
@@ -170,18 +175,34 @@ def build_engine(
         StatsReader(plan, scheduler, prefix_cache, store, grammars, queue).read,
         prefix_cache.spill,
         prefix_cache.preload,
-        _relief(scheduler, prefix_cache, parts).step,
+        _relief(scheduler, prefix_cache, parts, sight).step,
         prefix_cache.close,
         state,
         parts.clock,
+        limits.sees,
+        sight.desk if sight else PixelDesk(),
     )
 
 
+def _may_see(load: Load, parts: EngineParts) -> bool:
+    return load.has_pictures and parts.share == WHOLE
+
+
+def _sight(
+    make_caches: CacheMaker, load: Load, announce: Announce, parts: EngineParts
+) -> Sight | None:
+    if not (_may_see(load, parts) and make_caches.is_ragged):
+        return None
+    folder, device = Path(load.model_folder), cast("Device", load.device)
+    return open_sight(make_caches.model, folder, device, announce)
+
+
 def _relief(
-    scheduler: Scheduler, prefix_cache: TieredPrefixCache, parts: EngineParts
+    scheduler: Scheduler, prefix_cache: TieredPrefixCache, parts: EngineParts, sight: Sight | None
 ) -> MemoryRelief:
+    release = sight.release if sight else mx.clear_cache
     pressure = parts.read_pressure(pressure_reader())
-    return MemoryRelief(scheduler, prefix_cache, mx.clear_cache, pressure, parts.clock)
+    return MemoryRelief(scheduler, prefix_cache, release, pressure, parts.clock)
 
 
 def _head(model: Any, load: Load, share: ModelShare, announce: Announce) -> MtpHead | None:
@@ -199,19 +220,20 @@ def _planned_caches(
     is_ragged = bool(parts.least("ragged caches", supports_ragged_kv(model)))
     full = CacheMaker(model, is_ragged, ranks=parts.share.ranks)
     announce("planning its memory", TRYING_S)
-    plan = _plan(full, load, head.nbytes if head else 0, parts)
+    seen_bytes = sight_bytes(Path(load.model_folder)) if _may_see(load, parts) else 0
+    plan = _plan(full, load, seen_bytes + (head.nbytes if head else 0), parts)
     _limit_memory(plan, load)
     return replace(full, precision=plan.precision, max_tokens=plan.context_tokens), plan
 
 
-def _plan(make_caches: CacheMaker, load: Load, head_bytes: int, parts: EngineParts) -> MemoryPlan:
+def _plan(make_caches: CacheMaker, load: Load, more_bytes: int, parts: EngineParts) -> MemoryPlan:
     """Raise ValueError if no prompt fits: the server would refuse every request."""
     config = json.loads((Path(load.model_folder) / "config.json").read_text(encoding="utf-8"))
     device = cast("Device", load.device)
 
     def plan_for(kv_bits: Any) -> MemoryPlan:
         limits = replace(load.limits, kv_bits=kv_bits)
-        return plan_memory(make_caches, device, limits, config, head_bytes)
+        return plan_memory(make_caches, device, limits, config, more_bytes)
 
     plan = agreed(plan_for, load.limits.kv_bits, parts.least)
     if plan.context_tokens:

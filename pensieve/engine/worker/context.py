@@ -5,10 +5,11 @@ Its own file because tests build one without MLX.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pensieve.engine.generation import NOT_MEASURED, EngineStats, SpeculationState
 from pensieve.engine.grammar.queue import GrammarQueue
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.scheduler import Scheduler
 
 
@@ -25,3 +26,5 @@ class WorkerContext:
     close: Callable[[], None] = lambda: None
     speculation: SpeculationState = NOT_MEASURED
     clock: Callable[[], float] = time.monotonic  # decides what happens when
+    sees: bool = False  # pictures
+    pixels: PixelDesk = field(default_factory=PixelDesk)

@@ -29,11 +29,14 @@ from pensieve.engine.protocol import (
     Load,
     Loaded,
     LoadFailed,
+    Pixels,
     Preloaded,
     Step,
     Submit,
     Unload,
+    Wanted,
 )
+from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.scheduler import KeyedEvent, Scheduler
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.front_end import FramePort, FrontEnd, FrontEndGoneError
@@ -71,8 +74,10 @@ class Reporter:
         send: Callable[[Frame], None],
         read_stats: Callable[[], EngineStats],  # without rates
         clock: Callable[[], float] = time.monotonic,
+        pixels: PixelDesk | None = None,
     ) -> None:
         self._send = send
+        self._pixels = pixels or PixelDesk()
         self._read_stats = read_stats
         self._clock = clock
         self._throughput = Throughput()
@@ -91,6 +96,8 @@ class Reporter:
         """Advance the scheduler and send what comes of it."""
         began_s, prefilled_before = self._clock(), scheduler.prefilled_tokens
         events = scheduler.advance()
+        for key, picture_id in self._pixels.take_wanted():
+            self._send(Wanted(key, picture_id))
         prefilled = scheduler.prefilled_tokens - prefilled_before
         self._prompt_throughput.note(prefilled, self._clock() - began_s)
         self.send_events(events)
@@ -140,14 +147,14 @@ def serve(front_end: FramePort, context: WorkerContext) -> None:
 
     Raises `FrontEndGoneError`.
     """
-    scheduler, reporter = context.scheduler, Reporter(front_end.send, context.read_stats)
+    scheduler, reporter = context.scheduler, _reporter(front_end, context)
     front_end.watch(context.grammar_queue.wakeup)
     pace = SpillPace(context.clock)
     copy_in_s: float | None = 0
     while True:
         relieve_in_s = context.relieve()
         reporter.send_stats(is_last=scheduler.is_idle and copy_in_s is None)
-        frames = front_end.receive(_sooner(copy_in_s, relieve_in_s) if scheduler.is_idle else 0)
+        frames = front_end.receive(_wait_s(context, _sooner(copy_in_s, relieve_in_s)))
         if scheduler.is_idle:
             frames += receive_followers(front_end.receive, frames, context.clock)
         events = [event for frame in frames for event in _handle(frame, context)]
@@ -166,6 +173,15 @@ def serve(front_end: FramePort, context: WorkerContext) -> None:
         copy_in_s = pace.timed(context.spill)
         if scheduler.is_idle:
             copy_in_s = _sooner(copy_in_s, context.preload())
+
+
+def _reporter(front_end: FramePort, context: WorkerContext) -> Reporter:
+    return Reporter(front_end.send, context.read_stats, pixels=context.pixels)
+
+
+def _wait_s(context: WorkerContext, idle_s: float | None) -> float | None:
+    """Return how long the worker may wait for frames. idle_s: until it has other work."""
+    return idle_s if context.scheduler.is_idle else context.pixels.wait_s
 
 
 def receive_followers(
@@ -218,11 +234,14 @@ def _handle(frame: Frame, context: WorkerContext) -> list[KeyedEvent]:
             context.grammar_queue.cancel(key)
             context.scheduler.cancel(key)
             return []
+        case Pixels(picture_id, content, is_last):
+            context.pixels.add(picture_id, content, is_last=is_last)
+            return []
         case Unload():
             return []
         case Load() | Loaded() | LoadFailed() | Begun() | Preloaded():
             raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")
-        case Step() | EngineStats():
+        case Wanted() | Step() | EngineStats():
             raise ValueError(f"unexpected {type(frame).__name__} frame: the model is loaded")
         case _:
             assert_never(frame)
@@ -271,7 +290,7 @@ def _load(front_end: FramePort, load: Load, make_parts: MakeParts) -> WorkerCont
     # In this order, so that an engine that is ready has its stats.
     front_end.send(context.read_stats())
     load_s = time.monotonic() - started
-    front_end.send(Loaded(load_s, context.context_tokens, context.speculation))
+    front_end.send(Loaded(load_s, context.context_tokens, context.speculation, context.sees))
     return context
 
 

@@ -11,14 +11,13 @@ from pydantic import BeforeValidator, Field, JsonValue, StrictBool, StrictInt
 from pensieve.api.base import RequestModel
 from pensieve.api.messages.request import MAX_MESSAGES
 from pensieve.api.pagination import INTEGER_TEXT, Query
+from pensieve.openai.chat_request import MAX_TOOLS
 from pensieve.openai.generation_fields import (
     MAX_TOP_LOGPROBS,
     GenerationFields,
     TokenLimit,
     text_or_list,
 )
-
-MAX_TOOLS = 10_000
 
 JsonObject = dict[str, JsonValue]
 

@@ -129,6 +129,19 @@ def test_a_silent_rank_ends_the_others() -> None:
         assert rank.left.get(timeout=WAIT_S) == PEER_SILENT
 
 
+def test_a_stopped_rank_whose_pipe_is_full_ends_the_others() -> None:
+    own, stopped = socket.socketpair()
+    with own, stopped:
+        rank = Rank(own)
+        rank.peer.silence_s = 1.0
+        blocked = threading.Thread(target=rank.peer.send, args=["x" * 10_000_000], daemon=True)
+        blocked.start()
+        assert rank.left.get(timeout=WAIT_S) == PEER_SILENT
+        assert blocked.is_alive()
+        stopped.shutdown(socket.SHUT_RDWR)
+        blocked.join(WAIT_S)
+
+
 def test_heartbeats_keep_ranks_alive(pair: tuple[Rank, Rank]) -> None:
     for rank in pair:
         rank.peer.silence_s = 1.5

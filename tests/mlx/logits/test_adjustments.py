@@ -10,7 +10,7 @@ from pensieve.engine.generation import Sampling
 from pensieve.engine.grammar.mask import TokenMask
 from pensieve.engine.model.decode_batch import DecodeBatch
 from pensieve.engine.model.decode_slot import DecodeSlot
-from pensieve.engine.model.sampling import make_sampler
+from pensieve.engine.model.logits.sampling import make_sampler
 from tests.mlx.speculation.test_decoding import (
     GREEDY,
     PROMPTS,

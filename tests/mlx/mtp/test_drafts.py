@@ -18,9 +18,9 @@ from pensieve.engine.model.cache_maker import CacheMaker
 from pensieve.engine.model.decode_batch import DecodeBatch, read
 from pensieve.engine.model.decode_slot import DecodeSlot
 from pensieve.engine.model.loading import logit_rows_of
+from pensieve.engine.model.logits.sampling import make_sampler
 from pensieve.engine.model.mtp.drafts import PROMPT_PAIRS, HeadDrafts
 from pensieve.engine.model.mtp.head import CONTEXT_PAIRS, HeadLayers, MtpHead
-from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.speculation.cost_curve import ContextCosts, CostCurve
 from pensieve.engine.speculation.draft_source import DraftHead
 from pensieve.engine.speculation.drafter import Drafter, Speculation, lookup_drafter

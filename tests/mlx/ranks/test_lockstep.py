@@ -1,10 +1,11 @@
 """Ranks in lock-step answer as one worker does: whole engines, each rank a process of its own.
 
-PENSIEVE_RANKS=4 runs as many instead of two, and more families.
+PENSIEVE_RANKS=4 runs as many instead of two, and more families: of experts, and with layers that
+have states instead of keys and values.
 """
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,23 +20,32 @@ from pensieve.engine.generation import (
     Engine,
     Generation,
     Grammar,
+    Logprobs,
     ResourceLimits,
     Sampling,
     Started,
     Token,
 )
 from tests.engine.states import in_state
+from tests.mlx.ranks.test_shards import EXPERTS, LINEAR_HEADS
 from tests.support import tiny_models
 from tests.support.ranks import Group
 
 pytestmark = pytest.mark.anyio
 
 RANKS = int(os.environ.get("PENSIEVE_RANKS", "2"))
-KINDS: tuple[tiny_models.Kind, ...] = ("llama",)
+FAMILIES: tuple[str, ...] = ("llama",)
 if "PENSIEVE_RANKS" in os.environ:
-    KINDS = ("llama", "qwen3", "phi3")  # the last one in 4 bits
+    FAMILIES = ("llama", "qwen3", "phi3", "qwen3_moe", "qwen3_5")  # the third one in 4 bits
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
-SIZES: dict[tiny_models.Kind, dict[str, Any]] = {"phi3": {"hidden_size": 128}}
+SIZES: dict[str, dict[str, Any]] = {
+    "llama": {"head_dim": 64},
+    "phi3": {"hidden_size": 128},
+    "qwen3_moe": EXPERTS | {"head_dim": 16},
+    "qwen3_5": LINEAR_HEADS | {"head_dim": 16},
+}
+# Memory on each of two ranks for three answers of `GROWING`, but not to their ends.
+LITTLE = ResourceLimits(memory_limit_bytes=1_114_500_000)
 LONG = tuple((7 * place) % 249 + 1 for place in range(900))
 SHORT = tuple((11 * place) % 241 + 1 for place in range(40))
 GREEDY = Sampling(0)
@@ -50,6 +60,7 @@ ALONE = {
     "from memory": Generation((*LONG, 5, 6, 7), 20, sampling=GREEDY, pinned_tokens=600),
     "grammar": Generation(SHORT, 20, STOPS, GREEDY, grammar=LETTERS),
     "copying": Generation(COPYING, 60, sampling=GREEDY),
+    "logprobs": Generation(SHORT[2:], 5, sampling=GREEDY, top_logprobs=2),
     "penalties": Generation(SHORT, 30, sampling=Sampling(0, repetition_penalty=1.3)),
 }
 TOGETHER = {
@@ -58,21 +69,39 @@ TOGETHER = {
     "seeded other": Generation((*SHORT[5:], 9), 50, sampling=Sampling(1.0, seed=3)),
     "other grammar": Generation(SHORT[3:], 30, STOPS, Sampling(0.9, seed=5), grammar=LETTERS),
 }
-Answers = dict[str, tuple[int | None, list[int]]]
+# Longer than what is reserved for an answer when it begins.
+GROWING = {
+    "greedy": Generation(SHORT, 770, sampling=GREEDY),
+    "seeded": Generation(SHORT[::-1], 770, sampling=Sampling(0.8, seed=1)),
+    "other": Generation(SHORT[7:], 770, sampling=GREEDY),
+}
+# Of a prompt that is processed once.
+CHOICES = [
+    replace(ALONE["seeded"], sampling=Sampling(1.0, seed=seed), shares_prompt=True)
+    for seed in (1, 2)
+]
+Answer = list[int | list[tuple[int, float]]]
+Answers = dict[str, tuple[int | None, Answer]]
 
 
 async def ask(
     engine: Engine, generation: Generation, most: int = 1000
-) -> tuple[int | None, list[int]]:
-    """Return the cached tokens and the answer, cancelled after `most` tokens."""
-    cached, tokens = None, []
+) -> tuple[int | None, Answer]:
+    """Return the cached tokens and the answer, cancelled after `most` tokens.
+
+    Likeliest tokens follow each token, with two digits of their logarithmic probabilities: sums
+    over ranks are rounded differently.
+    """
+    cached, tokens = None, Answer()
     async with engine.generate(generation) as events:
         async for event in events:
             match event:
                 case Started(count):
                     cached = count
-                case Token(token):
+                case Token(token, None):
                     tokens.append(token)
+                case Token(token, Logprobs(top=top)):
+                    tokens += [token, [(each, round(number, 2)) for each, number in top]]
                 case _:
                     pass
             if len(tokens) == most:
@@ -82,21 +111,35 @@ async def ask(
 
 async def answers_of(engine: Engine) -> Answers:
     answers = {name: await ask(engine, generation) for name, generation in ALONE.items()}
+    shown = SHORT + tuple(each for each in answers["greedy"][1] if isinstance(each, int))
+    answers["hinted"] = await ask(engine, replace(ALONE["greedy"], max_tokens=29, hints=(shown,)))
     answers["cancelled"] = await ask(engine, replace(ALONE["greedy"], max_tokens=90), most=10)
+    answers |= await answers_together(engine, dict(zip("12", CHOICES, strict=True)))
+    return answers | await answers_together(engine, TOGETHER)
+
+
+async def answers_together(engine: Engine, generations: Mapping[str, Generation]) -> Answers:
     together: Answers = {}
 
     async def ask_one(name: str) -> None:
-        together[name] = await ask(engine, TOGETHER[name])
+        # What is cached depends on the order in which they end.
+        together[name] = (None, (await ask(engine, generations[name]))[1])
 
     async with anyio.create_task_group() as tasks:
-        for name in TOGETHER:
+        for name in generations:
             tasks.start_soon(ask_one, name)
-    # What is cached depends on the order in which they end.
-    return answers | {name: (None, tokens) for name, (_, tokens) in together.items()}
+    return together
 
 
-def build(kind: tiny_models.Kind, folder: Path) -> Path:
-    return tiny_models.build(kind, folder, **HEADS | SIZES.get(kind, {}))
+def build(family: str, folder: Path) -> Path:
+    kind: tiny_models.Kind
+    match family:
+        case "llama" | "phi3" | "qwen3":
+            kind = family
+        case _:
+            kind = "qwen3"
+    sizes = {"model_type": family} | HEADS | SIZES.get(family, {})
+    return tiny_models.build(kind, folder, **sizes)
 
 
 @asynccontextmanager
@@ -107,9 +150,9 @@ async def ready(spec: WorkerSpec, group: Group | None = None) -> AsyncGenerator[
         yield engine
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_ranks_answer_as_one_worker_does(kind: tiny_models.Kind, tmp_path: Path) -> None:
-    folder = build(kind, tmp_path / "model")
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_ranks_answer_as_one_worker_does(family: str, tmp_path: Path) -> None:
+    folder = build(family, tmp_path / "model")
     async with ready(WorkerSpec(folder, "cpu")) as engine:
         alone = await answers_of(engine)
     group = Group(RANKS, tmp_path / "prefixes")
@@ -145,6 +188,18 @@ def damage(file: Path) -> None:
 
 
 if "PENSIEVE_RANKS" in os.environ:  # several starts; what decides is tested without MLX
+
+    async def test_ranks_return_the_same_request_to_the_queue_when_memory_is_short(
+        tmp_path: Path,
+    ) -> None:
+        folder, group = build("llama", tmp_path / "model"), Group(2, tmp_path / "prefixes")
+        async with ready(WorkerSpec(folder, "cpu")) as engine:
+            alone = await answers_together(engine, GROWING)
+        async with ready(WorkerSpec(folder, "cpu", limits=LITTLE), group) as engine:
+            assert await answers_together(engine, GROWING) == alone
+            with anyio.fail_after(10):
+                while not (engine.health.stats and engine.health.stats.preempted):
+                    await anyio.sleep(0.05)
 
     async def test_the_rank_with_least_memory_decides_on_the_context(tmp_path: Path) -> None:
         folder = build("llama", tmp_path / "model")

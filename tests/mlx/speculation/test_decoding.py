@@ -26,8 +26,8 @@ from pensieve.engine.model.batch import BatchBackend
 from pensieve.engine.model.cache_maker import CacheMaker, supports_ragged_kv
 from pensieve.engine.model.decode_batch import DecodeBatch, read
 from pensieve.engine.model.decode_slot import DecodeSlot
+from pensieve.engine.model.logits.sampling import make_sampler
 from pensieve.engine.model.memory import plan_memory
-from pensieve.engine.model.sampling import make_sampler
 from pensieve.engine.planning.kv_precision import FULL, KVPrecision
 from pensieve.engine.planning.memory_plan import GB
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer

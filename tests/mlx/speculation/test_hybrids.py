@@ -15,7 +15,7 @@ from pensieve.engine.model.batch import BatchBackend
 from pensieve.engine.model.cache_maker import CacheMaker
 from pensieve.engine.model.decode_batch import DecodeBatch
 from pensieve.engine.model.decode_slot import DecodeSlot
-from pensieve.engine.model.sampling import make_sampler
+from pensieve.engine.model.logits.sampling import make_sampler
 from pensieve.engine.scheduling.prefill_chunks import ChunkSizer
 from pensieve.engine.speculation.draft_source import FAR_DRAFTS
 from pensieve.engine.speculation.drafter import Speculation

@@ -25,7 +25,8 @@ class PackedKV(_BaseCache):
         self._sequences = sequences
         self._ends = list(accumulate(widths))[:-1]
         pairs = zip(sequences, widths, strict=True)
-        positions = (range(one.offset, one.offset + width) for one, width in pairs)
+        firsts = ((one.offset + one.shift, width) for one, width in pairs)
+        positions = (range(first, first + width) for first, width in firsts)
         self.offset: Any = positions_of(tuple(chain.from_iterable(positions)))
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:

@@ -50,6 +50,11 @@ class HeadDrafts:
         hidden = self._newest_hidden()
         if len(hidden) != len(last):
             return  # a pass over several prompts
+        # The head knows no pictures, whose tokens are negative.
+        after = next((at for at in range(len(last), 0, -1) if last[at - 1] < 0), 0)
+        if after == len(last):
+            return
+        hidden, last = hidden[after:], last[after:]
         hidden = mx.contiguous(hidden[-PROMPT_PAIRS:])
         mx.async_eval(hidden)  # a view would keep the states of the whole pass
         following = mx.array(list(last[1:])[1 - PROMPT_PAIRS :], dtype=sampled.dtype)
