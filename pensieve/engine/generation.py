@@ -5,10 +5,9 @@ The front end builds a `Generation`; the engine sends `Started`, `Admitted`, the
 instead.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Literal, Protocol, cast, get_args
 
 from pensieve.engine.pictures import PromptPicture, check_places
@@ -66,38 +65,9 @@ class Grammar:
 
 
 @dataclass(frozen=True, slots=True)
-class PromptPicture:
-    """A picture in a prompt: `rows * columns` tokens from `start`, row by row."""
-
-    id: str  # of its content and of how it was prepared, in hexadecimal digits
-    start: int
-    rows: int
-    columns: int
-    # Returns 8-bit RGB, row by row, of the size that the model takes for these rows and columns.
-    # The front end calls it when the engine has neither the picture's KV nor its embeddings; it is
-    # never sent to the engine.
-    pixels: Callable[[], Awaitable[bytes]] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def tokens(self) -> range:
-        """The places of its tokens in the prompt."""
-        return range(self.start, self.start + self.rows * self.columns)
-
-
-def picture_token(picture_id: str, place: int) -> int:
-    """Return the token in `place` of a picture: negative, so that it is no token of a text.
-
-    It depends on the picture, so that prompts with different pictures share no prefix there.
-    """
-    digest = blake2b(f"{picture_id} {place}".encode(), digest_size=4).digest()
-    return -1 - (int.from_bytes(digest) >> 1)
-
-
-@dataclass(frozen=True, slots=True)
 class Generation:
     prompt_tokens: tuple[int, ...]  # at least one; those of pictures are `picture_token`s
     max_tokens: int  # at least 1, the stop token included
-    pictures: tuple[PromptPicture, ...] = ()  # in the order of their places
     stop_tokens: frozenset[int] = frozenset()  # end the answer
     sampling: Sampling = field(default_factory=Sampling)
     # Ascending positions up to which later prompts are likely to be equal: ends of parts, turns.
