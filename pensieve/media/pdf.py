@@ -5,7 +5,8 @@ no text of the page.
 """
 
 import codecs
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from pypdfium2 import PdfBitmap, PdfDocument, PdfiumError
 from pypdfium2.raw import (
@@ -13,7 +14,7 @@ from pypdfium2.raw import (
     FPDF_ERR_PASSWORD,
     FPDF_ERR_SECURITY,
     FPDF_REVERSE_BYTE_ORDER,
-    FPDF_RenderPageBitmap,
+    FPDF_RenderPageBitmap,  # pyright: ignore[reportUnknownVariableType]
     FPDFBitmap_BGR,
 )
 
@@ -68,7 +69,9 @@ def page_sizes(content: bytes) -> PageSizes:
 def page_picture(content: bytes, index: int, width: int, height: int) -> Picture:
     """Draw a page in this size; white if it cannot be drawn. Raises `RefusedError`."""
     document = _opened(content)
-    bitmap = PdfBitmap.new_native(width, height, FPDFBitmap_BGR, rev_byteorder=True)
+    # The library has no types.
+    new_bitmap = cast("Callable[..., Any]", PdfBitmap.new_native)  # pyright: ignore[reportUnknownMemberType]
+    bitmap = new_bitmap(width, height, FPDFBitmap_BGR, rev_byteorder=True)
     bitmap.fill_rect((255, 255, 255, 255), 0, 0, width, height)
     try:
         page = document[index]
@@ -76,8 +79,8 @@ def page_picture(content: bytes, index: int, width: int, height: int) -> Picture
         FPDF_RenderPageBitmap(bitmap, page, 0, 0, width, height, 0, flags)
     except (PdfiumError, IndexError):
         pass
-    rows = memoryview(bitmap.buffer).cast("B")  # pyright: ignore[reportArgumentType]
-    starts = range(0, height * bitmap.stride, bitmap.stride)
+    rows, stride = memoryview(bitmap.buffer).cast("B"), int(bitmap.stride)
+    starts = range(0, height * stride, stride)
     return Picture(width, height, b"".join(rows[at : at + 3 * width] for at in starts))
 
 

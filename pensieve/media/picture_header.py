@@ -39,8 +39,9 @@ class PictureHeader:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the upright picture."""
-        stored = self.stored_width, self.stored_height
-        return stored if self.orientation < 5 else stored[::-1]
+        if self.orientation < 5:
+            return self.stored_width, self.stored_height
+        return self.stored_height, self.stored_width
 
 
 def kind_of(content: bytes) -> PictureKind | None:
