@@ -66,7 +66,7 @@ MAY_IMPORT = {
     },
     "engine.ranks": {"engine", "errors", "settings"},
     "engine.worker": {"daemon.libproc", "engine", "errors", "machine", "settings"} | FILES_ON_DISK,
-    "prompt": {"api", "dialects", "errors"},
+    "prompt": {"api", "dialects", "engine.pictures", "errors"},
     "prompt.conversation": {"api", "dialects", "errors"},
     "openai": {"api", "errors"},
     "media": {"errors", "isolation", "settings", "untrusted_json", "worker_threads"},
@@ -74,7 +74,9 @@ MAY_IMPORT = {
     "models": {"machine", "dialects", "engine.planning"} | BASE,
     "models.tokenizer": {"worker_threads", "errors"},
     "server": {
-        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation", "media"),
+        *("api", "openai", "prompt", "reply", "engine.client", "engine.generation"),
+        *("engine.pictures", "media"),
+        "media",
         *("models", "hosts", "engine.disk.shares"),
     }
     | BASE,

@@ -17,7 +17,7 @@ from anyio.abc import Process
 
 from pensieve.errors import EngineBusyError
 from pensieve.isolation import python
-from pensieve.media.outcome import PdfPages, Picture, Refusal
+from pensieve.media.outcome import PageSizes, PdfPages, Picture, Refusal
 from pensieve.media.picture_size import PictureBounds
 from pensieve.settings.resolve import bare_environment
 from pensieve.untrusted_json import read_object
@@ -31,7 +31,7 @@ MAX_CACHED_BYTES = 64_000_000
 ENTRY_BYTES = 1000  # what a result takes besides its content
 PROGRAM = ("-m", "pensieve.media.program")
 
-T = TypeVar("T", PdfPages, Picture)
+T = TypeVar("T", PdfPages, PageSizes, Picture)
 
 
 class Decoder:
@@ -48,11 +48,23 @@ class Decoder:
         self._timeout_s = timeout_s
         self._slot = anyio.Semaphore(1)
         self._pdfs = _Cache[PdfPages](_pdf_bytes, max_cached_bytes)
+        self._sizes = _Cache[PageSizes](_sizes_bytes, max_cached_bytes)
         self._pictures = _Cache[Picture](_picture_bytes, max_cached_bytes)
 
     async def pdf_pages(self, content: bytes) -> PdfPages | Refusal:
         """Raises `EngineBusyError` if the machine has no time or no room for a process."""
         return await self._result(["pdf"], content, self._pdfs, _pdf_of)
+
+    async def page_sizes(self, content: bytes) -> PageSizes | Refusal:
+        """Return the sizes of a PDF's pages. Raises as `pdf_pages`."""
+        return await self._result(["sizes"], content, self._sizes, _sizes_of)
+
+    async def page_picture(
+        self, content: bytes, index: int, size: tuple[int, int]
+    ) -> Picture | Refusal:
+        """Draw a page of a PDF. Raises as `pdf_pages`."""
+        job = ["page", *map(str, (index, *size))]
+        return await self._result(job, content, self._pictures, _picture_of)
 
     async def picture(self, content: bytes, bounds: PictureBounds) -> Picture | Refusal:
         """Raises `EngineBusyError` if the machine has no time or no room for a process."""
@@ -139,6 +151,10 @@ def _pdf_bytes(pages: PdfPages) -> int:
     return sum(4 * len(text or "") for text in pages)  # at most
 
 
+def _sizes_bytes(sizes: PageSizes) -> int:
+    return 200 * len(sizes)
+
+
 def _picture_bytes(picture: Picture) -> int:
     return len(picture.pixels)
 
@@ -177,6 +193,27 @@ def _text(page: object) -> str | None:
     text = str(page)
     text.encode()  # raises for half a surrogate pair, which no tokenizer takes
     return text
+
+
+def _sizes_of(result: bytes) -> PageSizes | Refusal:
+    try:
+        fields = read_object(result)
+        sizes = fields.get("sizes")
+        if isinstance(sizes, list):
+            return tuple(map(_size, cast("list[object]", sizes)))
+        return Refusal(fields.get("refusal"))
+    except ValueError:
+        return Refusal.TOO_COSTLY
+
+
+def _size(page: object) -> tuple[int, int] | None:
+    match page:
+        case [int(width), int(height)] if min(width, height) > 0 and max(width, height) < 2**31:
+            return width, height
+        case None:
+            return None
+        case _:
+            raise ValueError("no size")
 
 
 def _picture_of(result: bytes) -> Picture | Refusal:

@@ -9,6 +9,8 @@ MAX_CHARS = 8_000_000
 
 # The text of each page; None for one that is damaged.
 PdfPages = tuple[str | None, ...]
+# The width and height of each page in pixels; None for one that is damaged.
+PageSizes = tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,15 @@ def _decoder_of(job: Sequence[str]) -> Decode:
 
             bounds = PictureBounds(int(unit), int(min_pixels), int(max_pixels))
             return lambda content: _written(picture_of(content, bounds))
+        case ["page", index, width, height]:
+            from pensieve.media.pdf import page_picture
+
+            size = int(width), int(height)
+            return lambda content: _written(page_picture(content, int(index), *size))
+        case ["sizes"]:
+            from pensieve.media.pdf import page_sizes
+
+            return lambda content: ({"sizes": page_sizes(content)}, b"")
         case _:
             from pensieve.media.pdf import page_texts
 

@@ -24,6 +24,7 @@ from pensieve.models.folder.generation_config import (
     token_ids,
 )
 from pensieve.models.folder.integrity import check_model, damaged, read_json
+from pensieve.models.folder.sight import sight_of
 from pensieve.models.folder.snapshot import ModelFolder
 from pensieve.models.folder.template_files import open_template, special_tokens
 from pensieve.models.served_model import ServedModel
@@ -82,6 +83,7 @@ def open_model(model: ModelFolder) -> ServedModel:
             has_tool_template=template.has_tool_source,
             sampling=generation_config.sampling,
         ),
+        sight=sight_of(model.folder, config, controls),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pensieve.dialects.dialect import Dialect
 from pensieve.dialects.families import plain
+from pensieve.models.folder.sight import Sight
 from pensieve.settings.resolve import Settings
 
 if TYPE_CHECKING:
@@ -26,11 +27,19 @@ class ServedModel:
     created_at: int  # Unix seconds of the newest weights file
     tokenizer: "ModelTokenizer"
     dialect: Dialect = plain.DIALECT  # how it writes tool calls and thinking
+    sight: Sight | None = None  # None: it does not see pictures
 
     def with_settings(self, settings: Settings) -> "ServedModel":
-        """Return this model with the sampling values that `settings` have."""
+        """Return this model with the sampling and the sight that `settings` ask for."""
         sampling = self.dialect.sampling.updated(settings.sampling, "setting")
-        return replace(self, dialect=replace(self.dialect, sampling=sampling))
+        dialect = replace(self.dialect, sampling=sampling)
+        return replace(self, dialect=dialect, sight=self._sight_with(settings))
+
+    def _sight_with(self, settings: Settings) -> Sight | None:
+        # Several machines that share one model have no tower.
+        if self.sight is None or settings.pictures == "off" or settings.hostfile:
+            return None
+        return self.sight.limited(settings.picture_tokens)
 
     @property
     def thinking(self) -> Thinking:

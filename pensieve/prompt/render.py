@@ -22,6 +22,7 @@ from pensieve.prompt.chat_tokenizer import ChatTokenizer
 from pensieve.prompt.constraints import AnswerConstraints, constrain_answer
 from pensieve.prompt.conversation.block_text import ToolNames
 from pensieve.prompt.conversation.context_edits import clear_tool_uses
+from pensieve.prompt.conversation.pictures import pictures_of
 from pensieve.prompt.conversation.tools import ToolSet, tool_set_of
 from pensieve.prompt.shadow import ShadowTokens
 from pensieve.prompt.template.chat_messages import (
@@ -33,6 +34,7 @@ from pensieve.prompt.template.chat_messages import (
     tool_uses,
 )
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.prompt.template.pictures import PictureMarks, PromptPictures
 from pensieve.prompt.template.probe import Abilities, abilities_of
 from pensieve.prompt.template.renderer import (
     BoundaryFinder,
@@ -113,8 +115,10 @@ class PromptRenderer:
         dialect: Dialect = plain.DIALECT,
         context_tokens: int = 1_000_000,
         answers: GeneratedAnswers | None = None,
+        picture_marks: PictureMarks | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._picture_marks = picture_marks
         self._dialect = dialect
         self._context_tokens = context_tokens
         self._answers = answers or GeneratedAnswers()
@@ -154,7 +158,7 @@ class PromptRenderer:
         if not renderer.has_all(text) and renderer.stop_replacing():
             layout, text = self._render_text(conversation, tool_set, renderer)
         if context_tokens is not None:
-            self._refuse_long(text, context_tokens)
+            self._refuse_long(text, context_tokens, renderer.pictures.tokens)
         return _Draft(conversation, tool_set, renderer, layout, renderer.encoded(text))
 
     def _tool_set(self, conversation: Conversation) -> ToolSet:
@@ -162,10 +166,10 @@ class PromptRenderer:
             return ToolSet()
         return tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
 
-    def _refuse_long(self, text: str, max_tokens: int) -> None:
+    def _refuse_long(self, text: str, max_tokens: int, picture_tokens: int) -> None:
         length = length_beyond(text, max_tokens, lambda piece: len(self._tokenizer.encode(piece)))
         if length is not None:
-            raise PromptTooLongError(length, max_tokens)
+            raise PromptTooLongError(length + picture_tokens, max_tokens)
 
     def _render_text(
         self, conversation: Conversation, tool_set: ToolSet, renderer: TemplateRenderer
@@ -195,7 +199,11 @@ class PromptRenderer:
                 ]
             }
         return TemplateRenderer(
-            self._tokenizer, {**variables, **tools}, self._options[key], self._answers
+            self._tokenizer,
+            {**variables, **tools},
+            self._options[key],
+            self._answers,
+            PromptPictures(self._picture_marks, pictures_of(conversation.messages)),
         )
 
     def _log_limits(self, options: RenderOptions) -> None:

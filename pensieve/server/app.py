@@ -33,6 +33,7 @@ from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.documents import DocumentReader
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
+from pensieve.server.messages.pictures import PictureReader
 from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
 from pensieve.server.metrics.endpoint import MetricsEndpoint
@@ -79,9 +80,7 @@ def build_app(
     registry = BatchRegistry(batches)
     generated_answers = GeneratedAnswers()
     answer_store = _answer_store(settings, model, generated_answers)
-    pipeline = RequestPipeline(
-        engine, model, DocumentReader(files.read, Decoder().pdf_pages), generated_answers
-    )
+    pipeline = _pipeline(engine, model, files, generated_answers)
     completer = Completer(engine, model, generated_answers.add)
     sessions = Sessions(model.tokenizer.neutralize)
     parts = parts or AppParts()
@@ -118,6 +117,19 @@ def build_app(
                 await limiter.save()
 
     return _application(table, _middleware(settings, table, parts, limiter), lifespan)
+
+
+def _pipeline(
+    engine: Engine, model: ServedModel, files: FileStore, answers: GeneratedAnswers
+) -> RequestPipeline:
+    decoder = Decoder()
+    return RequestPipeline(
+        engine,
+        model,
+        DocumentReader(files.read, decoder.pdf_pages),
+        answers,
+        model.sight and PictureReader(model.sight, files.read, decoder.picture),
+    )
 
 
 def _answer_store(

@@ -89,6 +89,7 @@ async def _serve(
         resource_limits_of(settings),
         prefix_salt=prefix_salt_of(settings.api_key),
         has_speculation=settings.speculation == "auto",
+        has_pictures=settings.pictures != "off",
     )
     with SleepBlocker(awake_command(is_enabled=settings.keep_awake)) as blocker:
         async with running(settings, model, spec) as engine:

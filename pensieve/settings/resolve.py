@@ -26,6 +26,7 @@ KVBits = Literal[16, 8, 4]
 ThinkingMode = Literal["on", "off", "auto"]
 KeyRequirement = Literal["auto", "on", "off"]
 SpeculationMode = Literal["auto", "off"]
+PictureMode = Literal["auto", "off"]
 LogFormat = Literal["text", "json"]
 
 DEFAULT_MODEL = "phi-3-mini"
@@ -33,6 +34,8 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7777
 DEFAULT_API_KEY = "pensieve-local-key"
 DEFAULT_IDLE_UNLOAD_MIN = 30.0
+# 1.3 million pixels with Qwen3.5, of which a screenshot of a large screen has eight.
+DEFAULT_PICTURE_TOKENS = 1280
 STRONG_KEY_BITS = 128
 
 
@@ -65,6 +68,8 @@ class Settings:
     thinking: ThinkingMode = "auto"  # for Claude Code; auto: by the model
     wired: bool = False
     speculation: SpeculationMode = "auto"  # auto: where it pays on the device
+    pictures: PictureMode = "auto"  # auto: where the model sees them
+    picture_tokens: int = DEFAULT_PICTURE_TOKENS  # of a picture, at most
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -3,7 +3,7 @@
 import pytest
 
 from pensieve.media.outcome import MAX_CHARS, Refusal, RefusedError
-from pensieve.media.pdf import page_texts
+from pensieve.media.pdf import page_picture, page_sizes, page_texts
 from tests.support.pdfs import locked_pdf, pdf_of
 
 
@@ -42,6 +42,23 @@ def test_more_text_than_is_allowed_is_refused() -> None:
     content = pdf_of("four", "five!")
     assert page_texts(content, max_chars=9) == ("four", "five!")
     assert refusal_of(content, max_chars=8) is Refusal.TOO_LONG
+
+
+def test_pages_have_their_sizes_at_a_hundred_dots_per_inch() -> None:
+    content = pdf_of("one", "two").replace(b"[4 0 R 6 0 R]", b"[4 0 R 1 0 R]")
+    assert page_sizes(content) == ((850, 1100), None)
+
+
+def test_a_page_is_drawn_in_its_size() -> None:
+    content = pdf_of("#" * 40, "")
+    drawn, empty = (page_picture(content, index, 96, 128) for index in (0, 1))
+    assert (drawn.width, drawn.height, len(drawn.pixels)) == (96, 128, 96 * 128 * 3)
+    assert min(drawn.pixels) < 250
+    assert set(empty.pixels) == {255}
+
+
+def test_a_page_that_cannot_be_drawn_is_white() -> None:
+    assert set(page_picture(pdf_of("one"), 5, 32, 64).pixels) == {255}
 
 
 def refusal_of(content: bytes, max_chars: int = MAX_CHARS) -> Refusal:

@@ -29,6 +29,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from pensieve.errors import InvalidRequestError
+from pensieve.models.folder.sight import Sight
 from pensieve.models.served_model import ServedModel
 
 Step = EngineEvent | BaseException | anyio.Event | Callable[[], object]
@@ -231,6 +232,7 @@ def served_model(
     context_tokens: int = 4096,
     tokenizer: ByteTokenizer | None = None,
     dialect: Dialect = plain.DIALECT,
+    sight: Sight | None = None,
 ) -> ServedModel:
     return ServedModel(
         name=name,
@@ -242,4 +244,5 @@ def served_model(
         created_at=1_700_000_000,
         tokenizer=tokenizer or ByteTokenizer(),
         dialect=dialect,
+        sight=sight,
     )

@@ -5,6 +5,7 @@ conversation may have begun there. pensieve/prompt decides what to do with each.
 string becomes one text block. Identifiers and signatures of other servers are accepted.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -65,12 +66,30 @@ class FileSource(RequestModel):
 
 
 class ImageBlock(_Block):
-    """An image: always refused."""
-
-    # Decoded, so that the refusal has the wording on which clients drop the image and retry.
+    """An image. Models without vision refuse it in a wording on which clients drop it and retry."""
 
     type: Literal["image"]
     source: Annotated[Base64Image | UrlSource | FileSource, Field(discriminator="type")]
+
+
+class TranslatedImage(ImageBlock):
+    """An image of a request of another API, which is in no request of this one."""
+
+    path: str  # of the field in which the client wrote it
+    # Whether a note takes the place of an image that cannot be read: in a tool's result, where an
+    # error would come back with every later request.
+    is_optional: bool = False
+    is_small: bool = False  # a coarse view is enough
+
+
+class ReadImage(ImageBlock):
+    """An image that the prompt has as `rows` times `columns` tokens, which is in no request."""
+
+    picture_id: str
+    rows: int
+    columns: int
+    # Returns 8-bit RGB of the size that the model takes.
+    pixels: Callable[[], Awaitable[bytes]]
 
 
 DocumentPart = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]

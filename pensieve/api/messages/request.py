@@ -26,8 +26,11 @@ from pensieve.api.messages.content_blocks import (
     CacheControl,
     Content,
     ContentBlock,
+    ContentSource,
     DocumentBlock,
+    DocumentPart,
     FileSource,
+    ImageBlock,
     MCPToolResultBlock,
     PdfSource,
     ResultPart,
@@ -113,6 +116,23 @@ class Conversation(RequestModel):
     def has_unread_documents(self) -> bool:
         """Whether a document is an uploaded file or a PDF, whose text is elsewhere."""
         return any(map(_is_unread, self.blocks))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is an image, also in results and documents."""
+        return any(map(_has_image, self.blocks))
+
+
+def _has_image(block: ContentBlock | ResultPart | DocumentPart) -> bool:
+    match block:
+        case ImageBlock():
+            return True
+        case ToolResultBlock() | MCPToolResultBlock():
+            return any(map(_has_image, block.content))
+        case DocumentBlock(source=ContentSource(content=content)):
+            return any(map(_has_image, content))
+        case _:
+            return False
 
 
 def _is_unread(block: ContentBlock | ResultPart) -> bool:

@@ -21,6 +21,7 @@ from pensieve.api.messages.content_blocks import (
     MCPToolResultBlock,
     MCPToolUseBlock,
     PdfSource,
+    ReadImage,
     ResultPart,
     SearchResultBlock,
     ServerToolResultBlock,
@@ -37,6 +38,7 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.dialects.dialect import JSON_CALL, ToolCall, ToolSpec
 from pensieve.dialects.format_calls import format_calls, format_json
 from pensieve.dialects.grammar.tagged_values import TaggedValues
+from pensieve.prompt.conversation.pictures import joined, mark_of
 from pensieve.prompt.conversation.tools import changed_name
 
 # Readable fields in results of the hosted API's own tools, in this order.
@@ -93,7 +95,7 @@ def block_text(block: ContentBlock, tool_names: ToolNames) -> str:
 
 def result_text(block: ToolResultBlock | MCPToolResultBlock, tool_names: ToolNames) -> str:
     """Return a tool result without markup."""
-    text = "\n".join(part_text(part, tool_names) for part in block.content)
+    text = joined(part_text(part, tool_names) for part in block.content)
     return f"Error: {text}" if block.is_error else text
 
 
@@ -142,15 +144,20 @@ def part_text(part: ResultPart | DocumentPart, tool_names: ToolNames) -> str:
                 "\n".join(text.text for text in part.content),
             )
         case ToolReferenceBlock():
-            if part.tool_name in tool_names.tools:
-                return _definition(tool_names.tools[part.tool_name])
-            return _tagged("tool_reference", {}, part.tool_name)
+            return _reference(part, tool_names)
         case BrowserStateBlock():
             return format_json({"tabs": part.tabs, "state_changes": part.state_changes})
         case ImageBlock():
-            raise AssertionError("images are refused before they are written")
+            assert isinstance(part, ReadImage), "others are refused before they are written"
+            return mark_of(part.picture_id)
         case _:
             assert_never(part)
+
+
+def _reference(part: ToolReferenceBlock, tool_names: ToolNames) -> str:
+    if part.tool_name in tool_names.tools:
+        return _definition(tool_names.tools[part.tool_name])
+    return _tagged("tool_reference", {}, part.tool_name)
 
 
 def _document(block: DocumentBlock, tool_names: ToolNames) -> str:
@@ -158,7 +165,7 @@ def _document(block: DocumentBlock, tool_names: ToolNames) -> str:
         case TextSource(data=text):
             pass
         case ContentSource(content=parts):
-            text = "\n".join(part_text(one, tool_names) for one in parts)
+            text = joined(part_text(one, tool_names) for one in parts)
         case FileSource() | PdfSource() | UrlSource():
             raise AssertionError("unreadable documents are refused before they are written")
         case _:

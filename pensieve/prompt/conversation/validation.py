@@ -15,6 +15,7 @@ from pensieve.api.messages.content_blocks import (
     DocumentPart,
     ImageBlock,
     MCPToolResultBlock,
+    ReadImage,
     ResultPart,
     SearchResultBlock,
     TextBlock,
@@ -265,7 +266,12 @@ def _refuse_turn(turn: Turn, path: str, model: str) -> None:
             " except for the optional final assistant message"
         )
     for part, part_path in _parts(turn.content, f"{path}.content"):
-        if isinstance(part, ImageBlock):
+        if isinstance(part, ReadImage):
+            if turn.role != "user":
+                raise InvalidRequestError(
+                    f"{part_path}: `image` blocks can only be in `user` messages"
+                )
+        elif isinstance(part, ImageBlock):
             raise InvalidRequestError(
                 f"{part_path}.image: Could not process image:"
                 f" model '{model}' does not support image input"

@@ -14,6 +14,7 @@ from typing import cast
 
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
+    ImageBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -33,6 +34,7 @@ from pensieve.dialects.tool_presentation import text_escaping_note
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.constraints import json_schema_of
 from pensieve.prompt.conversation.block_text import ToolNames, block_text, result_text
+from pensieve.prompt.conversation.pictures import joined
 from pensieve.prompt.conversation.tools import ToolSet
 from pensieve.prompt.conversation.turns import ChatTurn, chat_turns, is_silent, merged, trimmed
 from pensieve.prompt.template.call_turns import CallTurns
@@ -228,10 +230,12 @@ class ChatWriter:
                 case "text":
                     texts = (block.text for block in cast("Iterator[TextBlock]", blocks))
                     pieces.append(self.neutralize(("" if is_contiguous else "\n").join(texts)))
+                case "picture":
+                    pieces += (block_text(block, self.tool_names) for block in blocks)
                 case _:
                     texts = (block_text(block, self.tool_names) for block in blocks)
                     pieces.append(self.neutralize("\n".join(texts)))
-        return "\n".join(pieces)
+        return joined(pieces)
 
 
 # Whole conversations.
@@ -354,4 +358,6 @@ def _is_result(block: ContentBlock) -> bool:
 def _kind(block: ContentBlock) -> str:
     if isinstance(block, TextBlock):
         return "text"
+    if isinstance(block, ImageBlock):
+        return "picture"
     return "use" if isinstance(block, ToolUseBlock) else "other"

@@ -18,11 +18,13 @@ from pensieve.api.messages.content_blocks import ToolUseBlock
 from pensieve.dialects.dialect import HOLES, Dialect, Variables
 from pensieve.dialects.grammar.schema_types import as_schema
 from pensieve.dialects.probing.probe import Message
+from pensieve.engine.pictures import PromptPicture
 from pensieve.errors import InvalidRequestError
 from pensieve.prompt.chat_tokenizer import ChatTokenizer
 from pensieve.prompt.conversation.turns import ChatTurn
 from pensieve.prompt.template.call_turns import CallTurns, call_turns_of
 from pensieve.prompt.template.generated_answers import GeneratedAnswer, GeneratedAnswers
+from pensieve.prompt.template.pictures import PromptPictures
 from pensieve.prompt.template.placeholders import Placeholders, Replacement
 from pensieve.prompt.template.probe import Opening, opening_of
 
@@ -59,6 +61,7 @@ class RenderedPrompt:
     text: str
     tokens: tuple[int, ...]
     edges: tuple[tuple[int, int], ...]  # from `ChatTokenizer.encode_with_edges`
+    pictures: tuple[PromptPicture, ...] = ()  # as in `Generation`
 
     def tokens_within(self, chars: int) -> int:
         """Return how many leading tokens lie within the first `chars` characters, whatever follows.
@@ -78,8 +81,10 @@ class TemplateRenderer:
         variables: Variables,
         options: RenderOptions,
         answers: GeneratedAnswers,
+        pictures: PromptPictures | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self.pictures = pictures or PromptPictures(None, ())
         self._variables = variables
         self._options = options
         self._answers = answers
@@ -88,6 +93,7 @@ class TemplateRenderer:
         self._recalled: dict[str, GeneratedAnswer] = {}
         self._replacements: dict[str, Replacement] = {}
         self._placeholders: list[str] = []
+        self._placed: list[PromptPicture] = []
 
     @property
     def call_turns(self) -> CallTurns:
@@ -151,9 +157,14 @@ class TemplateRenderer:
         return text.removeprefix(before) if text.startswith(before) else ""
 
     def encoded(self, text: str) -> RenderedPrompt:
-        """Encode the text, with stored answers' tokens for their placeholders."""
+        """Encode the text, with the tokens of stored answers and pictures in their places.
+
+        Raises `InvalidRequestError` if a picture is missing.
+        """
+        self.pictures.check(text)
         tokens: list[int] = []
         edges: list[tuple[int, int]] = []
+        self._placed = []
         start = 0
         for found in self._answers.placeholder_pattern.finditer(text) if self._recalled else ():
             self._encode(text, start, found.start(), tokens, edges)
@@ -162,7 +173,7 @@ class TemplateRenderer:
             if text.startswith(self._mark_at_end(tokens), start):
                 tokens.pop()
         self._encode(text, start, len(text), tokens, edges)
-        return RenderedPrompt(text, tuple(tokens), tuple(edges))
+        return RenderedPrompt(text, tuple(tokens), tuple(edges), tuple(self._placed))
 
     def _mark_at_end(self, tokens: Sequence[int]) -> str:
         """Return the mark that ends a call if `tokens` end with it, since it is written again."""
@@ -174,7 +185,18 @@ class TemplateRenderer:
     def _encode(
         self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
     ) -> None:
+        for found in self.pictures.places(text, start, end):
+            self._encode_text(text, start, found.start(), tokens, edges)
+            self._placed.append(self.pictures.write(found[0], tokens))
+            start = found.end()
+            edges.append((start, len(tokens)))
+        self._encode_text(text, start, end, tokens, edges)
+
+    def _encode_text(
+        self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
+    ) -> None:
         ids, piece_edges = self._tokenizer.encode_with_edges(text[start:end])
+        self.pictures.check_tokens(ids)
         edges += ((start + offset, len(tokens) + count) for offset, count in piece_edges)
         tokens += ids
 

@@ -45,6 +45,7 @@ def capabilities_of(model: ServedModel) -> Capabilities:
         batch=SUPPORTED,
         context_management=ContextManagement(supported=True, clear_tool_uses_20250919=SUPPORTED),
         effort=Effort(supported=bool(efforts), **levels),
+        image_input=Support(supported=model.sight is not None),
         structured_outputs=SUPPORTED,
         thinking=Thinking(
             supported=thinks.supported,

@@ -1,4 +1,6 @@
-"""`/v1/files`: text documents that clients upload and reference in messages by their id."""
+"""`/v1/files`: texts, PDFs and pictures that clients upload and reference in messages by their
+id.
+"""
 
 from functools import partial
 

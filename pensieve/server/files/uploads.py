@@ -1,7 +1,9 @@
-"""Reads a multipart upload of one text file or PDF: its bytes, a safe file name, its media type.
+"""Reads a multipart upload of one text file, PDF or picture: its bytes, a safe file name, its media
+type.
 
-The type comes from the client or from the file name; the bytes must be UTF-8 text, or a PDF's,
-whose text is read when a message refers to it. The files endpoint calls it.
+The type comes from the client or from the file name, that of a picture from its first bytes; the
+bytes must be UTF-8 text, or a PDF's or a picture's, which are read when a message refers to them.
+The files endpoint calls it.
 """
 
 import re
@@ -16,6 +18,7 @@ from starlette.requests import Request
 
 from pensieve.api.files import UploadFields, upload_fields
 from pensieve.errors import InvalidRequestError, NotFoundError, RequestTooLargeError
+from pensieve.media.picture_header import kind_of
 from pensieve.server.http.request_body import body_chunks
 from pensieve.untrusted_text import UNSAFE
 
@@ -138,8 +141,13 @@ async def _upload(form: FormData, max_bytes: int) -> Upload:
 
 
 def media_type_of(declared_type: str, filename: str, content: bytes) -> str:
-    """Return the media type of a text file or a PDF. Raises `InvalidRequestError` for others."""
+    """Return the media type of a text file, a PDF or a picture. Raises `InvalidRequestError` for
+    others.
+    """
     media_type = declared_type.partition(";")[0].strip().lower()
+    kind = kind_of(content)
+    if kind and (media_type in _UNSPECIFIED or media_type.startswith("image/")):
+        return f"image/{kind}"
     is_text = _is_text(content)
     if media_type in _UNSPECIFIED:
         guessed = _TYPES.guess_type(filename, strict=False)[0] or _PLAIN
@@ -151,8 +159,9 @@ def media_type_of(declared_type: str, filename: str, content: bytes) -> str:
         return PDF_TYPE
     if not _is_text_type(media_type):
         raise InvalidRequestError(
-            f"file: files of type '{media_type[:100]}' are not supported; this server stores PDFs"
-            " and text documents (text/*, application/json and the like)"
+            f"file: files of type '{media_type[:100]}' are not supported; this server stores PDFs,"
+            " JPEG, PNG, GIF and WebP pictures, and text documents (text/*, application/json and"
+            " the like)"
         )
     if not is_text:
         raise InvalidRequestError("file: the content is not text in UTF-8")

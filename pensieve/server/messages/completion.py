@@ -26,6 +26,7 @@ from pensieve.engine.generation import (
     Sampling,
     Token,
 )
+from pensieve.engine.pictures import text_tokens
 from pensieve.errors import EngineError, GrammarError, InvalidRequestError, PromptTooLongError
 from pensieve.models.served_model import ServedModel
 from pensieve.prompt.constraints import AnswerGrammar
@@ -257,7 +258,7 @@ class Completer:
             is_silent=options.max_tokens == 0,
             hides_thoughts=prompt.constraints.hides_thoughts,
         )
-        preceding = prompt.tokens[-PRECEDING_TOKENS:]
+        preceding = text_tokens(prompt.tokens[-PRECEDING_TOKENS:], prompt.rendered.pictures)
         tokenizer = self._model.tokenizer
         reply = Reply(
             context,
@@ -295,6 +296,7 @@ def bounded_generation(
     grammar = None if options.max_tokens == 0 else prompt.constraints.grammar
     generation = Generation(
         prompt_tokens=prompt.tokens,
+        pictures=prompt.rendered.pictures,
         max_tokens=min(max(max_tokens, 1), available_tokens),
         stop_tokens=limits.stop_tokens | prompt.stop_tokens,
         sampling=_sampling(options.sampling, prompt),

@@ -93,6 +93,8 @@ class DocumentReader:
         match document.source:
             case FileSource(file_id=file_id):
                 file = self._owned_file(file_id, key_name)
+                if file.media_type.startswith("image/"):
+                    raise _refused(document, "the file is a picture, and no document.")
                 is_pdf = file.media_type == PDF_TYPE
                 return file.content if is_pdf else file.content.decode("utf-8-sig")
             case PdfSource(data=data):

@@ -13,7 +13,12 @@ from starlette.types import Receive, Scope, Send
 from pensieve.api.base import ApiModel
 from pensieve.api.messages.events import MessageEvent
 from pensieve.api.messages.message import Message
-from pensieve.api.messages.request import ApiVersion, Conversation, parse
+from pensieve.api.messages.request import (
+    ApiVersion,
+    Conversation,
+    CountTokensRequest,
+    parse,
+)
 from pensieve.api.messages.tools import ServerTool
 from pensieve.engine.generation import Engine
 from pensieve.errors import InvalidRequestError
@@ -22,6 +27,7 @@ from pensieve.prompt.conversation.validation import validate
 from pensieve.prompt.raw_text import raw_prompt
 from pensieve.prompt.render import Prompt, PromptRenderer
 from pensieve.prompt.template.generated_answers import GeneratedAnswers
+from pensieve.prompt.template.pictures import PictureMarks
 from pensieve.server.activity.content import keeping_content
 from pensieve.server.errors import failure_of
 from pensieve.server.http.event_stream import (
@@ -39,6 +45,7 @@ from pensieve.server.messages.completion import (
     OnAnswer,
 )
 from pensieve.server.messages.documents import DocumentReader
+from pensieve.server.messages.pictures import PictureReader
 from pensieve.server.middleware.request_context import request_context_of
 from pensieve.worker_threads import DeadlineThreads, run_in_thread
 
@@ -68,38 +75,45 @@ class RequestPipeline:
         model: ServedModel,
         documents: DocumentReader,
         generated_answers: GeneratedAnswers,
-        threads: DeadlineThreads | None = None,
+        pictures: PictureReader | None = None,
     ) -> None:
+        """pictures: None for a model that does not see them."""
         self._engine = engine
         self._context_tokens = model.context_tokens
         self._documents = documents
-        self._threads = threads or DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
+        self._pictures = pictures
+        self._threads = DeadlineThreads(MAX_RENDER_THREADS, RENDER_TIMEOUT_S)
         self._model = model
         self._renderer = PromptRenderer(
-            model.tokenizer, model.dialect, model.context_tokens, generated_answers
+            model.tokenizer,
+            model.dialect,
+            model.context_tokens,
+            generated_answers,
+            _picture_marks(model),
         )
 
     async def parse(self, kind: type[ConversationT], body: bytes, key_name: str) -> ConversationT:
-        """Return the call in `body`, with its documents as text; the key owns the files among them.
+        """Return the call in `body`, with its files read; the key owns those that it refers to.
 
         Raises `InvalidRequestError`, and what `DocumentReader.read` raises.
         """
+        call = await run_in_thread(partial(parse, kind, body))
+        return await self.with_files(call, key_name, counts=kind is CountTokensRequest)
 
-        def parsed() -> tuple[ConversationT, bool]:
-            call = parse(kind, body)
-            return call, call.has_unread_documents
+    async def with_files(
+        self, call: ConversationT, key_name: str, *, counts: bool = False
+    ) -> ConversationT:
+        """Return a call with its documents as text, and its pictures as their places in the prompt.
 
-        call, is_unread = await run_in_thread(parsed)
-        return await self._documents.read(call, key_name) if is_unread else call
-
-    async def with_documents(self, call: Conversation, key_name: str) -> Conversation:
-        """Return a call of another API with its documents as text.
-
-        Raises what `DocumentReader.read` raises.
+        counts: its tokens are only counted. Raises what `DocumentReader.read` and
+        `PictureReader.read` raise.
         """
-        if not await run_in_thread(lambda: call.has_unread_documents):
-            return call
-        return await self._documents.read(call, key_name)
+        has_documents, has_images = await run_in_thread(
+            lambda: (call.has_unread_documents, call.has_images)
+        )
+        if has_images and self._pictures is not None:
+            call = await self._pictures.read(call, key_name, decodes=not counts)
+        return await self._documents.read(call, key_name) if has_documents else call
 
     async def validate(
         self,
@@ -158,6 +172,11 @@ class RequestPipeline:
             answer_tokens=answer_tokens,
             has_hints=health.takes_hints,
         )
+
+
+def _picture_marks(model: ServedModel) -> PictureMarks | None:
+    sight = model.sight
+    return sight and PictureMarks(sight.start_token, sight.pad_token, sight.end_token)
 
 
 # The answer.

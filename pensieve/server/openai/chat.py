@@ -63,7 +63,7 @@ class ChatEndpoint:
             call, conversation = await run_in_thread(partial(_parsed, body))
             del body  # the answer does not need its megabytes
             request_context_of(scope).wire = openai_wire("chat", chat_fields(tool_paths_of(call)))
-            conversation = await self._pipeline.with_documents(conversation, record.key_name)
+            conversation = await self._pipeline.with_files(conversation, record.key_name)
             await self._pipeline.validate(conversation)
             options = _options_of(call, record.key_name)
             prompt = await self._pipeline.render(conversation, options)

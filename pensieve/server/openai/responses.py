@@ -173,14 +173,15 @@ class ResponsesEndpoint:
         owner: of what it refers to.
 
         Raises `InvalidRequestError`, also for an unknown previous response, and `NotFoundError` for
-        an unknown item, and what `RequestPipeline.with_documents` raises.
+        an unknown item, and what `RequestPipeline.with_files` raises.
         """
         call = await run_in_thread(partial(parse, kind, body))
         call = await self._without_references(call, owner)
         previous_id = call.previous_response_id
         stored = [] if previous_id is None else await self._store.history(previous_id, owner)
         whole = await run_in_thread(partial(translated, call, stored))
-        conversation = await self._pipeline.with_documents(whole.conversation, owner)
+        counts = not issubclass(kind, ResponsesRequest)
+        conversation = await self._pipeline.with_files(whole.conversation, owner, counts=counts)
         return call, replace(whole, conversation=conversation)
 
     async def _without_references(self, call: _RequestT, owner: str) -> _RequestT:

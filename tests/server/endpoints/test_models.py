@@ -5,6 +5,7 @@ import pytest
 from pensieve.engine.generation import EngineHealth
 from tests.server.serving import KEY, app_of, in_memory
 from tests.support.fakes import ScriptedEngine, says
+from tests.support.pictures import SIGHT
 
 pytestmark = pytest.mark.anyio
 ENGINE = ScriptedEngine([says("ok")])
@@ -29,6 +30,12 @@ async def test_served_model_is_listed_under_its_name_and_claude_alias() -> None:
         assert model["capabilities"]["batch"] == {"supported": True}
         assert model["capabilities"]["image_input"] == {"supported": False}
         assert model["capabilities"]["pdf_input"] == {"supported": True}
+
+
+async def test_a_model_with_vision_says_so() -> None:
+    async with in_memory(app_of(ScriptedEngine([says("ok")]), sight=SIGHT)) as client:
+        model = (await client.get("/v1/models")).json()["data"][0]
+    assert model["capabilities"]["image_input"] == {"supported": True}
 
 
 async def test_pages_go_forward_and_back() -> None:
