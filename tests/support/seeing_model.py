@@ -40,7 +40,7 @@ GRIDS = ((1, 2), (2, 2), (2, 4), (3, 2), (2, 3))
 WIDTH = 64
 STEPS = 240
 MAX_CYCLES = 2
-SEEDS = (1, 3, 2)
+SEEDS = (2, 3, 1)
 BATCH = 8
 RATE = 3e-3
 TRIALS, MOST_WRONG = 20, 2  # of batches, of examples
@@ -134,7 +134,7 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 32,
-        "full_attention_interval": 1,
+        "full_attention_interval": 2,
         "linear_num_value_heads": 2,
         "linear_num_key_heads": 2,
         "linear_key_head_dim": 16,
@@ -197,7 +197,8 @@ class _Training:
         # Without caches, attention names no positions.
         self._rotation: Any = None
         for layer in self._whole.model.layers:
-            layer.self_attn.rope = lambda x, offset=0: self._rope(x, self._rotation)
+            if not layer.is_linear:
+                layer.self_attn.rope = lambda x, offset=0: self._rope(x, self._rotation)
 
     def run(self, folder: Path) -> bool:
         """Train in cycles of the learning rate until the model is right; return whether it is."""
