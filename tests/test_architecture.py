@@ -76,7 +76,6 @@ MAY_IMPORT = {
     "server": {
         *("api", "openai", "prompt", "reply", "engine.client", "engine.generation"),
         *("engine.pictures", "media"),
-        "media",
         *("models", "hosts", "engine.disk.shares"),
     }
     | BASE,

@@ -36,11 +36,14 @@ _NO_ARGUMENTS: dict[str, JsonValue] = {"type": "object", "properties": {}}
 _CHOICES = "none, auto, required, or an object that names a tool or `allowed_tools`"
 
 
-def conversation_of(request: ChatRequest) -> Conversation:
-    """Raises `InvalidRequestError` for what cannot be honoured and must not be ignored."""
+def conversation_of(request: ChatRequest, *, sees: bool = False) -> Conversation:
+    """sees: whether the model does.
+
+    Raises `InvalidRequestError` for what cannot be honoured and must not be ignored.
+    """
     _check(request)
     tools = tuple(_tools(request.tools))
-    turns = turns_of(request.messages, request.model)
+    turns = turns_of(request.messages, request.model, sees=sees)
     schema = _output_schema(request)
     if schema is not None and turns[-1].role == "assistant":
         raise InvalidRequestError(

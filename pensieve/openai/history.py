@@ -5,32 +5,33 @@ from collections.abc import Iterator, Sequence
 from pydantic import JsonValue
 
 from pensieve.api.messages.content_blocks import (
-    DocumentBlock,
-    TextBlock,
     ThinkingBlock,
     ToolUseBlock,
 )
 from pensieve.api.messages.request import Turn
 from pensieve.errors import InvalidRequestError
 from pensieve.openai.chat_request import ChatMessage, ToolCall
-from pensieve.openai.content_parts import block_of
+from pensieve.openai.content_parts import PartBlock, block_of
 from pensieve.openai.turns import TurnBuilder, arguments_of
 
-_Content = TextBlock | DocumentBlock
 
+def turns_of(
+    messages: Sequence[ChatMessage], model: str, *, sees: bool = False
+) -> tuple[Turn, ...]:
+    """sees: whether the model does.
 
-def turns_of(messages: Sequence[ChatMessage], model: str) -> tuple[Turn, ...]:
-    """Raises `InvalidRequestError` for content that no text model reads, and if there is none."""
+    Raises `InvalidRequestError` for content that it does not read, and if there is none.
+    """
     turns = TurnBuilder()
     for at, message in enumerate(messages):
-        _add(turns, message, tuple(_content(message, f"messages.{at}", model)))
+        _add(turns, message, tuple(_content(message, f"messages.{at}", model, sees=sees)))
     finished = turns.finished()
     if not finished:
         raise InvalidRequestError("messages: at least one message must have content")
     return finished
 
 
-def _add(turns: TurnBuilder, message: ChatMessage, content: Sequence[_Content]) -> None:
+def _add(turns: TurnBuilder, message: ChatMessage, content: Sequence[PartBlock]) -> None:
     match message.role:
         case "system" | "developer":
             turns.add_system(content)
@@ -57,10 +58,10 @@ def _thoughts(message: ChatMessage) -> Iterator[ThinkingBlock]:
         yield ThinkingBlock(type="thinking", thinking=thought)
 
 
-def _content(message: ChatMessage, path: str, model: str) -> Iterator[_Content]:
+def _content(message: ChatMessage, path: str, model: str, *, sees: bool) -> Iterator[PartBlock]:
     in_result = message.role in {"tool", "function"}
     for at, part in enumerate(message.content):
-        block = block_of(part, f"{path}.content.{at}", model, in_result=in_result)
+        block = block_of(part, f"{path}.content.{at}", model, in_result=in_result, sees=sees)
         if block is not None:
             yield block
 

@@ -33,6 +33,7 @@ from pensieve.server.messages.completion import Completer
 from pensieve.server.messages.documents import DocumentReader
 from pensieve.server.messages.endpoint import MessagesEndpoint
 from pensieve.server.messages.generated_answer_store import GeneratedAnswerStore
+from pensieve.server.messages.pdf_pages import PageReader
 from pensieve.server.messages.pictures import PictureReader
 from pensieve.server.messages.pipeline import AnswerWriter, RequestPipeline
 from pensieve.server.messages.sessions import Sessions
@@ -122,13 +123,14 @@ def build_app(
 def _pipeline(
     engine: Engine, model: ServedModel, files: FileStore, answers: GeneratedAnswers
 ) -> RequestPipeline:
-    decoder = Decoder()
+    decoder, sight = Decoder(), model.sight
+    pages = sight and PageReader(sight, decoder)
     return RequestPipeline(
         engine,
         model,
-        DocumentReader(files.read, decoder.pdf_pages),
+        DocumentReader(files.read, decoder.pdf_pages, pages),
         answers,
-        model.sight and PictureReader(model.sight, files.read, decoder.picture),
+        sight and PictureReader(sight, files.read, decoder.picture),
     )
 
 

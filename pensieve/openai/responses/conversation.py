@@ -34,8 +34,10 @@ class TranslatedRequest:
     is_empty: bool = False  # there is nothing that could be answered
 
 
-def translated(request: InputTokensRequest, stored: Sequence[JsonObject] = ()) -> TranslatedRequest:
-    """Return the whole conversation, which `stored` items begin.
+def translated(
+    request: InputTokensRequest, stored: Sequence[JsonObject] = (), *, sees: bool = False
+) -> TranslatedRequest:
+    """Return the whole conversation, which `stored` items begin. sees: whether the model does.
 
     Raises `InvalidRequestError` for what cannot be honoured and must not be ignored.
     """
@@ -43,7 +45,7 @@ def translated(request: InputTokensRequest, stored: Sequence[JsonObject] = ()) -
     tools = declared_tools(request.tools)
     items = (*stored, *request.input)
     known = _with_added(tools, items, len(stored))
-    turns = turns_of(items, known, request.model, len(stored))
+    turns = turns_of(items, known, request.model, len(stored), sees=sees)
     if not turns:
         _check_has_input(request)
     schema = _output_schema(request.text)

@@ -3,21 +3,20 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import assert_never
 
 from pydantic import JsonValue
 
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
-    DocumentBlock,
-    TextBlock,
     ThinkingBlock,
     ToolChangeBlock,
 )
 from pensieve.api.messages.request import Turn
 from pensieve.api.messages.signatures import bare_signature, thought_in
 from pensieve.api.messages.tools import CustomTool
-from pensieve.openai.content_parts import ContentPart, block_of
+from pensieve.openai.content_parts import ContentPart, PartBlock, block_of
 from pensieve.openai.responses.items import (
     AddedTools,
     BuiltInCall,
@@ -36,18 +35,22 @@ from pensieve.openai.turns import TurnBuilder, arguments_of, text_block
 
 _log = logging.getLogger("pensieve.openai")
 
-_Content = TextBlock | DocumentBlock
-
 
 def turns_of(
-    input_items: Sequence[JsonObject], tools: DeclaredTools, model: str, first: int = 0
+    input_items: Sequence[JsonObject],
+    tools: DeclaredTools,
+    model: str,
+    first: int = 0,
+    *,
+    sees: bool = False,
 ) -> tuple[Turn, ...]:
     """Return the conversation; empty without any content.
 
     first: the index of the item that the request calls `input[0]`; those before it are stored ones.
-    Raises `InvalidRequestError`, also for content that no text model reads.
+    sees: whether the model does. Raises `InvalidRequestError`, also for content that it does not
+    read.
     """
-    history = _History(tools, model)
+    history = _History(tools, model, sees=sees)
     ignored: list[str] = []
     for at, fields in enumerate(input_items):
         path = f"input.{at - first}"
@@ -61,9 +64,9 @@ def turns_of(
 
 
 class _History:
-    def __init__(self, tools: DeclaredTools, model: str) -> None:
+    def __init__(self, tools: DeclaredTools, model: str, *, sees: bool) -> None:
         self._tools = tools
-        self._model = model
+        self._block_of = partial(block_of, model=model, sees=sees)
         self.turns = TurnBuilder()
 
     def add(self, item: Item, path: str) -> None:
@@ -79,7 +82,7 @@ class _History:
             case BuiltInCall():
                 self._add_call(item.call_id, item.name, item.input)
             case CallOutput(call_id=call_id, output=output):
-                self.turns.add_result(call_id, tuple(_output(output, path, self._model)))
+                self.turns.add_result(call_id, tuple(self._output(output, path)))
             case Reasoning():
                 self._add_answer(tuple(_thoughts(item)))
             case AddedTools(tools=tools):
@@ -89,7 +92,7 @@ class _History:
                 assert_never(item)
 
     def _add_message(self, message: Message, path: str) -> None:
-        content = tuple(_content(message.content, path, self._model))
+        content = tuple(self._content(message.content, path))
         match message.role:
             case "user":
                 self.turns.add_user(content)
@@ -107,12 +110,25 @@ class _History:
         # An answer is found in the cache by all its blocks, so they are of one turn.
         self.turns.extend_answer(blocks)
 
+    def _content(self, parts: Sequence[ContentPart], path: str) -> Iterator[PartBlock]:
+        for at, part in enumerate(parts):
+            block = self._block_of(part, f"{path}.content.{at}", in_result=False)
+            if block is not None:
+                yield block
 
-def _content(parts: Sequence[ContentPart], path: str, model: str) -> Iterator[_Content]:
-    for at, part in enumerate(parts):
-        block = block_of(part, f"{path}.content.{at}", model, in_result=False)
-        if block is not None:
-            yield block
+    def _output(self, output: JsonValue, path: str) -> Iterator[PartBlock]:
+        """Yield the content of a result, with a note in the place of what cannot be read."""
+        if not isinstance(output, list):
+            yield text_block(output if isinstance(output, str) else json.dumps(output))
+            return
+        for at, fields in enumerate(output):
+            if not isinstance(fields, dict) or "type" not in fields:
+                yield text_block(json.dumps(fields))
+                continue
+            part = decode_at(f"{path}.output.{at}", ContentPart, fields)
+            block = self._block_of(part, f"{path}.output.{at}", in_result=True)
+            if block is not None:
+                yield block
 
 
 def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
@@ -122,21 +138,6 @@ def _thoughts(item: Reasoning) -> Iterator[ContentBlock]:
     if sealed or thought:
         signature = bare_signature(sealed)
         yield ThinkingBlock(type="thinking", thinking=thought, signature=signature)
-
-
-def _output(output: JsonValue, path: str, model: str) -> Iterator[_Content]:
-    """Yield the content of a result, with a note in the place of what cannot be read."""
-    if not isinstance(output, list):
-        yield text_block(output if isinstance(output, str) else json.dumps(output))
-        return
-    for at, fields in enumerate(output):
-        if not isinstance(fields, dict) or "type" not in fields:
-            yield text_block(json.dumps(fields))
-            continue
-        part = decode_at(f"{path}.output.{at}", ContentPart, fields)
-        block = block_of(part, f"{path}.output.{at}", model, in_result=True)
-        if block is not None:
-            yield block
 
 
 def _addition(tool: CustomTool) -> ToolChangeBlock:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pensieve.api.messages.content_blocks import (
     ContentBlock,
+    ContentSource,
     DocumentBlock,
     FileSource,
     MCPToolResultBlock,
@@ -61,11 +62,16 @@ def unread_documents(call: Conversation) -> Sequence[UnreadDocument]:
     return found
 
 
-def with_texts(call: ConversationT, texts: Mapping[str, str]) -> ConversationT:
-    """Return `call` with its unread documents as text. texts: by the paths of their blocks."""
+def with_texts(call: ConversationT, texts: Mapping[str, str | ContentSource]) -> ConversationT:
+    """Return `call` with its unread documents as text, or as parts some of which are pictures.
+
+    texts: by the paths of their blocks.
+    """
 
     def read(block: DocumentBlock, path: str) -> DocumentBlock:
-        return block.model_copy(update={"source": TextSource(type="text", data=texts[path])})
+        text = texts[path]
+        source = TextSource(type="text", data=text) if isinstance(text, str) else text
+        return block.model_copy(update={"source": source})
 
     return call.model_copy(update={"messages": _changed(call, read)})
 

@@ -1,4 +1,7 @@
-"""Reads the documents of a request: uploaded files and PDFs become text, before all other steps."""
+"""Reads the documents of a request: uploaded files and PDFs become text, before all other steps.
+
+For a model that sees, pages of PDFs become pictures as well.
+"""
 
 import logging
 from base64 import b64decode
@@ -8,7 +11,12 @@ from typing import TypeVar
 
 import anyio
 
-from pensieve.api.messages.content_blocks import FileSource, PdfSource
+from pensieve.api.messages.content_blocks import (
+    ContentSource,
+    FileSource,
+    PdfSource,
+    TextBlock,
+)
 from pensieve.api.messages.request import MAX_BODY_BYTES, Conversation
 from pensieve.errors import EngineBusyError, InvalidRequestError, RequestTooLargeError
 from pensieve.media.outcome import MAX_PAGES, PdfPages, Refusal
@@ -20,6 +28,7 @@ from pensieve.prompt.conversation.documents import (
 )
 from pensieve.server.files.store import FileContent
 from pensieve.server.files.uploads import PDF_TYPE
+from pensieve.server.messages.pdf_pages import PageReader
 from pensieve.worker_threads import run_in_thread
 
 _log = logging.getLogger("pensieve.server")
@@ -46,9 +55,13 @@ PdfPagesOf = Callable[[bytes], Awaitable[PdfPages | Refusal]]
 
 
 class DocumentReader:
-    def __init__(self, owned_file: OwnedFile, pdf_pages: PdfPagesOf) -> None:
+    def __init__(
+        self, owned_file: OwnedFile, pdf_pages: PdfPagesOf, pages: PageReader | None = None
+    ) -> None:
+        """pages: None for a model that reads text alone."""
         self._owned_file = owned_file
         self._pdf_pages = pdf_pages
+        self._pages = pages
 
     async def read(self, call: ConversationT, key_name: str) -> ConversationT:
         """Return `call` with the texts of its documents; the key owns the files among them.
@@ -60,13 +73,13 @@ class DocumentReader:
         pdfs = sum(isinstance(document.source, PdfSource) for document in documents)
         if pdfs > MAX_PDFS:
             raise InvalidRequestError(f"too many images and documents: 0 + {pdfs} > {MAX_PDFS}")
-        texts: dict[str, str] = {}
+        texts: dict[str, str | ContentSource] = {}
         chars = 0
         try:
             with anyio.fail_after(TIMEOUT_S):
                 for document in documents:
                     text = await self._text(document, call.model, key_name)
-                    chars += len(text)
+                    chars += _chars_of(text)
                     # A few bytes could refer to a large file many times.
                     if chars > MAX_BODY_BYTES:
                         raise RequestTooLargeError("Request exceeds the maximum size")
@@ -75,12 +88,17 @@ class DocumentReader:
             raise EngineBusyError("The documents of the request take too long to read.") from None
         return await run_in_thread(partial(with_texts, call, texts))
 
-    async def _text(self, document: UnreadDocument, model: str, key_name: str) -> str:
+    async def _text(
+        self, document: UnreadDocument, model: str, key_name: str
+    ) -> str | ContentSource:
         try:
             content = await run_in_thread(partial(self._content, document, key_name))
             if isinstance(content, str):
                 return content
-            return _pdf_text(await self._pdf_pages(content), document, model)
+            pages = await self._pdf_pages(content)
+            if self._pages is not None and not isinstance(pages, Refusal):
+                return await self._pages.read(content, pages)
+            return _pdf_text(pages, document, model)
         except InvalidRequestError as error:
             if not document.is_optional:
                 raise
@@ -102,6 +120,12 @@ class DocumentReader:
                     return b64decode(data, validate=True)
                 except ValueError:
                     raise _refused(document, _REASONS[Refusal.INVALID]) from None
+
+
+def _chars_of(text: str | ContentSource) -> int:
+    if isinstance(text, str):
+        return len(text)
+    return sum(len(part.text) for part in text.content if isinstance(part, TextBlock))
 
 
 def _pdf_text(result: PdfPages | Refusal, document: UnreadDocument, model: str) -> str:

@@ -27,7 +27,7 @@ from pensieve.api.messages.content_blocks import (
     UrlSource,
 )
 from pensieve.api.messages.request import Conversation
-from pensieve.errors import EngineBusyError, InvalidRequestError
+from pensieve.errors import EngineBusyError, InvalidRequestError, NotFoundError
 from pensieve.media.outcome import Picture, Refusal, RefusedError
 from pensieve.media.picture_header import header_of
 from pensieve.media.picture_size import MAX_SIDE, PictureBounds, fitted_size
@@ -113,11 +113,11 @@ class PictureReader:
         try:
             data = await self._data(image, key_name)
             known = await self._known_as(image, data, decodes=decodes and image.is_new)
-        except InvalidRequestError as error:
+        except (InvalidRequestError, NotFoundError) as error:
             if not image.is_optional:
                 raise
             # Without the path: later requests may have another, and would differ from here on.
-            reason = error.message.partition(": ")[2]
+            reason = error.message.removeprefix(image.refused("").message)
             return TextBlock(type="text", text=f"[image that cannot be read: {reason}]")
         return ReadImage(
             type="image",

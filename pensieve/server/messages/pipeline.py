@@ -92,6 +92,11 @@ class RequestPipeline:
             _picture_marks(model),
         )
 
+    @property
+    def sees(self) -> bool:
+        """Whether the model reads pictures."""
+        return self._pictures is not None
+
     async def parse(self, kind: type[ConversationT], body: bytes, key_name: str) -> ConversationT:
         """Return the call in `body`, with its files read; the key owns those that it refers to.
 

@@ -60,7 +60,9 @@ class ChatEndpoint:
         body = await read_body(request)
         record = request_context_of(scope).record
         with self._completer.expect():
-            call, conversation = await run_in_thread(partial(_parsed, body))
+            call, conversation = await run_in_thread(
+                partial(_parsed, body, sees=self._pipeline.sees)
+            )
             del body  # the answer does not need its megabytes
             request_context_of(scope).wire = openai_wire("chat", chat_fields(tool_paths_of(call)))
             conversation = await self._pipeline.with_files(conversation, record.key_name)
@@ -86,9 +88,9 @@ class ChatEndpoint:
         )
 
 
-def _parsed(body: bytes) -> tuple[ChatRequest, Conversation]:
+def _parsed(body: bytes, *, sees: bool) -> tuple[ChatRequest, Conversation]:
     call = parse(ChatRequest, body)
-    return call, conversation_of(call)
+    return call, conversation_of(call, sees=sees)
 
 
 def _options_of(call: ChatRequest, client: str) -> AnswerOptions:

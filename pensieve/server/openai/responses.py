@@ -179,7 +179,7 @@ class ResponsesEndpoint:
         call = await self._without_references(call, owner)
         previous_id = call.previous_response_id
         stored = [] if previous_id is None else await self._store.history(previous_id, owner)
-        whole = await run_in_thread(partial(translated, call, stored))
+        whole = await run_in_thread(partial(translated, call, stored, sees=self._pipeline.sees))
         counts = not issubclass(kind, ResponsesRequest)
         conversation = await self._pipeline.with_files(whole.conversation, owner, counts=counts)
         return call, replace(whole, conversation=conversation)
