@@ -3,6 +3,7 @@
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.daemon.server_record import current
 from pensieve.engine.planning.mtp_files import config_of, is_head
+from pensieve.engine.planning.tower_files import sees
 from pensieve.errors import ModelError, UsageError
 from pensieve.models.catalog.cards import card_of
 from pensieve.models.catalog.find import find
@@ -28,6 +29,7 @@ def model_entry(model: InstalledModel, limit: MemoryLimit, settings: Settings) -
         "needs_bytes": fit.needs_bytes if fit else None,
         "context_tokens": fit.context_tokens if fit else None,
         "is_here": model.is_here,
+        "sees_pictures": sees(model.folder) if model.is_here else None,
         "is_head": is_separate_head(model),
         "partial_bytes": model.partial_bytes,
         "is_served": is_served(model, settings),
@@ -74,7 +76,8 @@ def _state(entry: dict[str, object]) -> str:
     if entry["is_served"]:
         return "served now"
     if entry["is_here"]:
-        return "here, chosen" if entry["is_chosen"] else "here"
+        here = "here, chosen" if entry["is_chosen"] else "here"
+        return f"{here}, sees pictures" if entry["sees_pictures"] else here
     if entry["partial_bytes"]:
         return f"{_bytes(entry['partial_bytes'])} here"
     return "chosen" if entry["is_chosen"] else ""

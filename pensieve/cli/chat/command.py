@@ -3,8 +3,9 @@
 The values of the API are slow to import, and help does not need them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -17,9 +18,11 @@ from pensieve.paths import Paths
 from pensieve.settings import resolve as settings_module
 
 if TYPE_CHECKING:
+    from pensieve.api.messages.content_blocks import ImageBlock
     from pensieve.cli.chat.conversation import ChatOptions
     from pensieve.cli.chat.receive import Answer
     from pensieve.cli.chat.server_connection import ServerConnection
+    from pensieve.cli.client.messages import Turn
 
 # Fits a long thought and a long piece of code.
 DEFAULT_MAX_TOKENS = 4096
@@ -71,6 +74,16 @@ Temperature = Annotated[
         " default comes from the server's settings or the model.",
     ),
 ]
+Image = Annotated[
+    tuple[Path, ...],
+    Parameter(
+        name="--image",
+        metavar="FILE",
+        negative=(),
+        help="Show the model this picture with the question; repeat it for more. In a chat,"
+        " drag files into the line.",
+    ),
+]
 Stats = Annotated[
     bool,
     Parameter(help="Show tokens and seconds on standard error even without a terminal."),
@@ -86,6 +99,7 @@ def chat(  # noqa: PLR0913 -- each is a flag
     print: Print = False,  # noqa: A002 -- the flag's name
     system: System = "",
     model: Model = None,
+    image: Image = (),
     max_tokens: MaxTokens = DEFAULT_MAX_TOKENS,
     temperature: Temperature = None,
     raw: bool = False,
@@ -100,6 +114,7 @@ def chat(  # noqa: PLR0913 -- each is a flag
     For example:
       pensieve chat "Why is the sky blue?"
       git diff | pensieve chat "Write a commit message for this."
+      pensieve chat --image error.png "What is wrong here?"
       pensieve chat                          # chat; /help, Ctrl-D quits
 
     Parameters
@@ -114,8 +129,10 @@ def chat(  # noqa: PLR0913 -- each is a flag
         Do not save typed lines.
     """
     from pensieve.cli.chat.conversation import ChatOptions
+    from pensieve.cli.chat.images import read_image
     from pensieve.cli.chat.server_connection import ConnectOptions, ServerConnection
 
+    images = tuple(map(read_image, image))
     settings = settings_module.resolve()
     is_plain = print or json
     view = _views(is_raw=raw or print, is_buffered=no_stream, hides_thinking=hide_thinking or print)
@@ -125,16 +142,18 @@ def chat(  # noqa: PLR0913 -- each is a flag
     connection = ServerConnection(ConnectOptions(settings, is_interactive), model)
     prompt = _join(output.piped_text(), question)
     if prompt:
-        return _answer_once(options, connection, prompt, system, as_json=json)
+        question_turn = _turn(prompt, images)
+        return _answer_once(options, connection, question_turn, system, as_json=json)
     if is_plain or not output.stdin_is_tty():
         raise _no_question()
-    return _converse(options, connection, system, None if no_history else settings.paths)
+    paths = None if no_history else settings.paths
+    return _converse(options, connection, system, paths, images)
 
 
 def _answer_once(
     options: "ChatOptions",
     connection: "ServerConnection",
-    prompt: str,
+    question: "Turn",
     system: str,
     *,
     as_json: bool,
@@ -142,22 +161,27 @@ def _answer_once(
     from pensieve.cli.chat.context_usage import explain
     from pensieve.cli.chat.conversation import conclude
     from pensieve.cli.chat.receive import Answer
-    from pensieve.cli.client.messages import Turn
 
     connected = connection.connect()
     answer = Answer()
     try:
         answer.receive(
             connected.server,
-            options.call(connected, (Turn("user", prompt),), system),
+            options.call(connected, (question,), system),
             NoView() if as_json else options.view(),
         )
     except (PromptTooLongError, PromptUnprocessableError) as error:
-        raise explain(error, prompt) from error
+        raise explain(error, question.text) from error
     if as_json:
         output.data(dumps(_as_json(answer)))
     conclude(answer, options)
     return 0
+
+
+def _turn(text: str, images: "tuple[ImageBlock, ...]") -> "Turn":
+    from pensieve.cli.client.messages import Turn
+
+    return Turn("user", text, images=images)
 
 
 def _as_json(answer: "Answer") -> dict[str, object]:
@@ -179,13 +203,17 @@ def _as_json(answer: "Answer") -> dict[str, object]:
 
 
 def _converse(
-    options: "ChatOptions", connection: "ServerConnection", system: str, paths: Paths | None
+    options: "ChatOptions",
+    connection: "ServerConnection",
+    system: str,
+    paths: Paths | None,
+    images: "Sequence[ImageBlock]",
 ) -> int:
     from pensieve.cli.chat.conversation import Conversation
     from pensieve.cli.chat.editor import editor_for
 
     history = paths.chat_history if paths else None
-    return Conversation(options, connection, editor_for(history), system).run()
+    return Conversation(options, connection, editor_for(history), system, images).run()
 
 
 def _views(*, is_raw: bool, is_buffered: bool, hides_thinking: bool) -> Callable[[], View]:

@@ -1,10 +1,11 @@
 """The interactive loop of `pensieve chat`; it survives errors and restarts of the server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pensieve.api.messages.content_blocks import ImageBlock
 from pensieve.cli.chat import slash_commands, transcript
 from pensieve.cli.chat.context_usage import (
     ContextUsage,
@@ -12,6 +13,7 @@ from pensieve.cli.chat.context_usage import (
     explain,
     without_oldest,
 )
+from pensieve.cli.chat.images import dragged, read_image
 from pensieve.cli.chat.receive import Answer
 from pensieve.cli.chat.server_connection import ConnectedModel, ServerConnection
 from pensieve.cli.chat.view import View
@@ -61,14 +63,22 @@ class Conversation:
     """Owns the turns, the instructions and the last question."""
 
     def __init__(
-        self, options: ChatOptions, connection: ServerConnection, editor: "Editor", system: str
+        self,
+        options: ChatOptions,
+        connection: ServerConnection,
+        editor: "Editor",
+        system: str,
+        images: Sequence[ImageBlock] = (),
     ) -> None:
+        """images: of the first question."""
         self._options = options
         self._connection = connection
         self._editor = editor
         self._system = system
         self._turns: tuple[Turn, ...] = ()
         self._last_question = ""
+        self._last_images: tuple[ImageBlock, ...] = ()
+        self._images = tuple(images)
         self._prefill = ""
         self._file: Path | None = None  # that this conversation was saved to or loaded from
         self._usage = ContextUsage()
@@ -107,7 +117,10 @@ class Conversation:
                 was_interrupted = True
                 continue
             was_interrupted = False
-            parsed = slash_commands.read(line)
+            text, paths = dragged(line)
+            parsed = slash_commands.Message(text) if paths else slash_commands.read(line)
+            if paths and not self._add_images(paths):
+                continue
             if parsed == slash_commands.Command("exit", ""):
                 return 0
             self._execute(parsed)
@@ -123,7 +136,8 @@ class Conversation:
             match parsed:
                 case slash_commands.Message(text):
                     if text.strip():
-                        self._ask(text, self._options)
+                        images, self._images = self._images, ()
+                        self._ask(text, self._options, images)
                 case slash_commands.Command(name, argument):
                     self._commands[name](argument)
                 case slash_commands.Unknown(name, suggestion):
@@ -134,11 +148,23 @@ class Conversation:
         except PensieveError as error:
             output.failure(error.message, error.hint)
 
-    def _ask(self, question: str, options: ChatOptions) -> None:
+    def _add_images(self, paths: Sequence[Path]) -> bool:
+        """Add pictures to the next question. Return whether they can be read."""
+        try:
+            self._images += tuple(map(read_image, paths))
+        except PensieveError as error:
+            output.failure(error.message, error.hint)
+            return False
+        output.hint(f"{counted(len(self._images), 'picture')} with the question.")
+        return True
+
+    def _ask(
+        self, question: str, options: ChatOptions, images: tuple[ImageBlock, ...] = ()
+    ) -> None:
         """Ask, and keep the answer, even a partial one. Raises as `Answer.receive`."""
-        self._last_question = question
+        self._last_question, self._last_images = question, images
         connected = self._connection.connect()
-        turns = (*self._turns, Turn("user", question))
+        turns = (*self._turns, Turn("user", question, images=images))
         try:
             self._receive(connected, options.call(connected, turns, self._system))
         except (PromptTooLongError, PromptUnprocessableError) as error:
@@ -231,15 +257,17 @@ class Conversation:
         output.hint(
             f"Asking again at temperature {retry_temperature}: {_abbreviated(self._last_question)}"
         )
-        self._ask(self._last_question, replace(self._options, temperature=retry_temperature))
+        options = replace(self._options, temperature=retry_temperature)
+        self._ask(self._last_question, options, self._last_images)
 
     def _undo(self, _: str) -> None:
         if not self._turns:
             output.failure("There is nothing to undo.", None)
             return
-        self._prefill = self._turns[-2].text
+        self._prefill, self._images = self._turns[-2].text, self._turns[-2].images
         self._turns = self._turns[:-2]
-        self._last_question = self._turns[-2].text if self._turns else ""
+        last = self._turns[-2] if self._turns else Turn("user", "")
+        self._last_question, self._last_images = last.text, last.images
         output.hint("Removed the question and its answer. Edit the question:")
 
     def _switch_multi(self, _: str) -> None:

@@ -22,6 +22,7 @@ KEYS = """\
   \"\"\"        starts and ends a text of several lines
   //         sends a text that begins with /
   Alt-Enter  starts a new line
+  a picture  dragged into the line is shown to the model
   Ctrl-G     opens $EDITOR
   Ctrl-C     stops the answer, Ctrl-D quits
 A line that begins with a space is not saved in the history."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pensieve.api.messages import request
-from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock
+from pensieve.api.messages.content_blocks import ContentBlock, ImageBlock, TextBlock, ThinkingBlock
 from pensieve.atomic_files import write_atomically
 from pensieve.cli.client.messages import Turn
 from pensieve.errors import NotWritableError, UsageError
@@ -78,7 +78,15 @@ def _turn(stored: object) -> Turn:
     match turn.role, turn.content:
         case ("user" | "assistant") as role, (TextBlock(text=text),):
             return Turn(role, text)
+        case "user", (*images, TextBlock(text=text)):
+            return Turn("user", text, images=tuple(map(_image, images)))
         case "assistant", (ThinkingBlock() as thought, TextBlock(text=text)):
             return Turn("assistant", text, thought.thinking, thought.signature)
         case _:
             raise ValueError(turn.role)
+
+
+def _image(block: ContentBlock) -> ImageBlock:
+    if not isinstance(block, ImageBlock):
+        raise ValueError(block.type)  # noqa: TRY004 -- of the file
+    return block

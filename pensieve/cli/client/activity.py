@@ -32,6 +32,7 @@ class OpenRequest:
     phase: str = ""  # reading, queued, prompt, answer
     age_s: float = 0.0
     prompt_tokens: int | None = None
+    pictures: int | None = None
     cached_tokens: int | None = None
     processed_tokens: int | None = None  # of the prompt, cached ones included
     prompt_tokens_per_second: float | None = None
@@ -52,6 +53,7 @@ class FinishedRequest:
     queue_s: float | None = None
     first_token_s: float | None = None
     prompt_tokens: int | None = None
+    pictures: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
     tokens_per_second: float | None = None

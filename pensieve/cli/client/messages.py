@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import pensieve
 from pensieve.api.errors import ErrorEnvelope
 from pensieve.api.messages import request
-from pensieve.api.messages.content_blocks import TextBlock, ThinkingBlock
+from pensieve.api.messages.content_blocks import ImageBlock, TextBlock, ThinkingBlock
 from pensieve.api.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -61,11 +61,12 @@ class Turn:
     # The thinking block before an answer, sent back unchanged.
     thought: str = ""
     signature: str = ""
+    images: tuple[ImageBlock, ...] = ()  # before the text
 
     def as_value(self) -> request.Turn:
         text = TextBlock(type="text", text=_encodable(self.text))
         if not self.signature:
-            return request.Turn(role=self.role, content=(text,))
+            return request.Turn(role=self.role, content=(*self.images, text))
         thought = ThinkingBlock(
             type="thinking", thinking=_encodable(self.thought), signature=self.signature
         )

@@ -27,6 +27,7 @@ def open_table(requests: Sequence[OpenRequest], width: int) -> Table:
         Column("left", 6, 3, _remaining),
         Column("prompt", 7, 5, lambda each: _count(each.prompt_tokens)),
         Column("cached", 6, 7, _cached),
+        Column("pics", 4, 9, _pictures),
         Column("tok/s", 6, 4, _speed),
         Column("age", 6, 5, lambda each: _time(each.age_s)),
     )
@@ -42,6 +43,7 @@ def finished_table(requests: Sequence[FinishedRequest], now: float, width: int) 
         Column("status", 6, 0, _status),
         Column("prompt", 7, 4, lambda each: _count(each.prompt_tokens)),
         Column("cached", 6, 5, _cached),
+        Column("pics", 4, 12, _pictures),
         Column("differs", 7, 11, lambda each: _count(each.diverged_at)),
         Column("answer", 6, 6, lambda each: _count(each.output_tokens)),
         Column("queued", 6, 10, lambda each: _time(each.queue_s)),
@@ -76,6 +78,10 @@ def _cached(request: OpenRequest | FinishedRequest) -> str:
     if not request.prompt_tokens or request.cached_tokens is None:
         return UNKNOWN
     return f"{request.cached_tokens / request.prompt_tokens:.0%}".replace("%", " %")
+
+
+def _pictures(request: OpenRequest | FinishedRequest) -> str:
+    return str(request.pictures) if request.pictures else ""
 
 
 def _phase(request: OpenRequest) -> Text:

@@ -143,6 +143,7 @@ class RequestRecord:
     phase: Phase = "reading"
     generations: list[GenerationRecord] = field(default_factory=list[GenerationRecord])
     prompt_tokens: int | None = None  # None: not known yet
+    pictures: int = 0  # in the prompt
     cached_tokens: int | None = None  # what no answer had to process
     max_tokens: int | None = None  # of one answer
     output_tokens: int = 0  # of all answers, stop tokens included
@@ -159,6 +160,7 @@ class RequestRecord:
         """
         self.priority = generation.priority
         self.prompt_tokens, self.max_tokens = len(generation.prompt_tokens), max_tokens
+        self.pictures = len(generation.pictures)
         record = GenerationRecord(self, max_tokens)
         self.generations.append(record)
         self.update_phase(self.clock())

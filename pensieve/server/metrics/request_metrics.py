@@ -74,6 +74,7 @@ class RequestMetrics:
             "cached_prompt_tokens", "Tokens of prompts that were in the prefix cache."
         )
         self._output_tokens = counter("output_tokens", "Tokens of answers.")
+        self._pictures = counter("pictures", "Pictures in prompts, also those that were cached.")
 
     def note_token(self, gap_s: float | None) -> None:
         if gap_s is not None:
@@ -89,6 +90,7 @@ class RequestMetrics:
         self._prompt_tokens.inc(prompt_tokens)
         self._cached_tokens.inc(cached_tokens)
         self._output_tokens.inc(record.output_tokens)
+        self._pictures.inc(record.pictures)
         if (first_token_s := record.first_token_s) is None:
             return
         self._first_token_s.labels(record.priority).observe(first_token_s)

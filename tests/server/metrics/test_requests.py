@@ -16,6 +16,7 @@ from pensieve.server.app import AppParts
 from tests.server.metrics.scraping import Samples, families, moved, scrape
 from tests.server.serving import CALL, KEY, SETTINGS, app_of, in_memory, listening
 from tests.support.fakes import ScriptedEngine, Step, says
+from tests.support.pictures import SIGHT, image_of, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +73,19 @@ async def test_an_answer_moves_counts_times_and_speeds() -> None:
     }
     assert ("pensieve_time_to_first_token_seconds_bucket", "2.0", "main") not in found
     assert found["pensieve_time_to_first_token_seconds_bucket", "3.0", "main"] == 1
+
+
+async def test_pictures_are_counted() -> None:
+    content = [image_of(picture()), image_of(picture(colour="blue"))]
+    call = CALL | {"messages": [{"role": "user", "content": content}]}
+    app = app_of(ScriptedEngine([says("ok")]), sight=SIGHT)
+    async with in_memory(app) as client:
+        before = await scrape(client)
+        assert (await client.post("/v1/messages", json=call)).status_code == 200
+        found = moved(before, await scrape(client))
+        history = (await client.get("/activity/history")).json()
+    assert found[count("pictures")] == 2
+    assert [each["pictures"] for each in history["recent"]] == [2]
 
 
 def sums(found: Samples) -> dict[str, tuple[float, float]]:

@@ -14,6 +14,7 @@ from pensieve.cli.ui import output
 from pensieve.cli.ui.progress import in_bytes
 from pensieve.engine.disk.speculation_record import stored_state
 from pensieve.engine.generation import SpeculationState
+from pensieve.engine.planning.tower_files import sees
 from pensieve.errors import ModelError
 from pensieve.machine import inspect
 from pensieve.models.catalog.cards import ModelCard, card_of
@@ -67,6 +68,7 @@ def show(name: str, /, *, json: bool = False) -> int:
                 **_memory_rows(model, limit),
                 **sampling_row,
                 "thinking": _thinking(model, settings),
+                "pictures": _pictures(model, settings),
                 "speculation": _speculation(model, settings),
             }
         )
@@ -201,6 +203,17 @@ def _thinking_object(model: ModelFacts, settings: Settings) -> dict[str, object]
     return {**asdict(found), "claude_code": is_to_think(settings, found.kind)}
 
 
+def _pictures(model: ModelFacts, settings: Settings) -> str:
+    """Return whether the model reads pictures; empty before download."""
+    if not model.is_here:
+        return ""
+    if not sees(model.folder):
+        return "not read: the folder has no vision tower that pensieve loads"
+    if settings.pictures == "off":
+        return "off by the setting (pensieve config set pictures auto)"
+    return f"read, with at most {settings.picture_tokens:,} tokens each"
+
+
 def _speculation_state(model: ModelFacts, settings: Settings) -> SpeculationState | None:
     """Return the setting's state, else that of the model's last loading; None if there is none."""
     if settings.speculation == "off":
@@ -234,6 +247,7 @@ def _as_json(model: ModelFacts, limit: MemoryLimit, settings: Settings) -> dict[
         "tried": card.tried if card else None,
         "sources": list(card.sources) if card else [],
         "thinking": _thinking_object(model, settings),
+        "sees_pictures": sees(model.folder) if model.is_here else None,
         "speculation": asdict(state) if (state := _speculation_state(model, settings)) else None,
         **(plan_json(model.shape, limit) if model.shape else {}),
     }

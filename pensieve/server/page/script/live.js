@@ -105,7 +105,8 @@ function paceOf(request) {
 function promptOf(request) {
   const { phase, prompt_tokens: all, processed_tokens: done, cached_tokens: cached } = request;
   if (all == null) return request.route;
-  const fromCache = cached ? `, ${count(cached)} from the cache` : "";
+  const pictures = request.pictures ? ` with ${plural(request.pictures, "picture")}` : "";
+  const fromCache = `${pictures}${cached ? `, ${count(cached)} from the cache` : ""}`;
   const pace = request.prompt_tokens_per_second
     ? ` at ${rate(request.prompt_tokens_per_second)}/s`
     : "";
