@@ -10,8 +10,7 @@ import openai
 import pytest
 
 from tests.e2e.installation import KEY, Installation
-from tests.support.ports import free_port
-from tests.support.seeing_model import (
+from tests.mlx.vision.seeing_model import (
     COLOURS,
     GRIDS,
     QUESTION,
@@ -21,6 +20,7 @@ from tests.support.seeing_model import (
     png,
     seeing_folder,
 )
+from tests.support.ports import free_port
 
 PICTURES = 20
 MOST_WRONG = PICTURES // 20

@@ -87,7 +87,7 @@ def seeing_folder() -> Path:
     """Return the model's folder; it is trained on first use and after changes of this file."""
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     return cached_folder(
-        f"seeing-{digest[:16]}", partial(train_apart, "tests.support.seeing_model")
+        f"seeing-{digest[:16]}", partial(train_apart, "tests.mlx.vision.seeing_model")
     )
 
 
