@@ -18,7 +18,7 @@ from tests.mlx.scheduler_bench import Bench, prompt_of, reference
 from tests.support import tiny_architectures
 from tests.support.device import DEVICE
 
-CRASHES = int(os.environ.get("PENSIEVE_CRASHES", "4"))
+CRASHES = int(os.environ.get("PENSIEVE_CRASHES", "2"))
 
 # Writes conversation after conversation and reports each; the parent kills it in between.
 WRITER = """

@@ -1,12 +1,13 @@
 """The logprobs of an answer's texts: those of the tokens that the texts are made of."""
 
 import codecs
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import cycle, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.api.messages.accumulate import MessageAccumulator
@@ -27,6 +28,7 @@ from pensieve.reply.text_logprobs import TextLogprobs
 from tests.dialects.cases import CASES, DIALECTS, TOOLS
 from tests.support.fakes import STOP_TOKEN, ByteTokenizer
 
+EXAMPLES = int(os.environ.get("PENSIEVE_LAW_EXAMPLES", "50"))
 PLAIN = AnswerFormat(plain.DIALECT)
 
 
@@ -123,6 +125,7 @@ stop_lists = st.lists(st.sampled_from(["}", "is", "\n", "e w", "東"]), max_size
 
 @pytest.mark.parametrize("at", range(len(CASES)))
 @given(sizes=sizes_of_tokens, stops=stop_lists, end=st.sampled_from(["stop_token", "length"]))
+@settings(max_examples=EXAMPLES)
 def test_tokens_of_every_text_are_joined_the_text(
     at: int, sizes: list[int], stops: tuple[str, ...], end: FinishReason
 ) -> None:
