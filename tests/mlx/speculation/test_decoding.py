@@ -220,9 +220,12 @@ def lookups(model: Habit) -> Callable[[Generation], Drafter]:
 
 # PENSIEVE_EVERY=1 tries them all.
 CASES = [
-    *[(sampling, "16") for sampling in SAMPLINGS],
-    ("seeded", "8"),
+    ("greedy", "16"),
+    ("seeded", "16"),
     ("top_p", "4"),
+    ("penalty", "16"),
+    ("seeded", "8"),
+    ("top_p", "16"),
 ][:: int(os.environ.get("PENSIEVE_EVERY", "2"))]
 
 
