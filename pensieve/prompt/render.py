@@ -158,7 +158,7 @@ class PromptRenderer:
         if not renderer.has_all(text) and renderer.stop_replacing():
             layout, text = self._render_text(conversation, tool_set, renderer)
         if context_tokens is not None:
-            self._refuse_long(text, context_tokens, renderer.pictures.tokens)
+            self._refuse_long(text, context_tokens)
         return _Draft(conversation, tool_set, renderer, layout, renderer.encoded(text))
 
     def _tool_set(self, conversation: Conversation) -> ToolSet:
@@ -166,10 +166,10 @@ class PromptRenderer:
             return ToolSet()
         return tool_set_of(conversation, self._context_tokens, self._dialect.calls.parameters)
 
-    def _refuse_long(self, text: str, max_tokens: int, picture_tokens: int) -> None:
+    def _refuse_long(self, text: str, max_tokens: int) -> None:
         length = length_beyond(text, max_tokens, lambda piece: len(self._tokenizer.encode(piece)))
         if length is not None:
-            raise PromptTooLongError(length + picture_tokens, max_tokens)
+            raise PromptTooLongError(length, max_tokens)
 
     def _render_text(
         self, conversation: Conversation, tool_set: ToolSet, renderer: TemplateRenderer
@@ -198,12 +198,15 @@ class PromptRenderer:
                     template_tool(tool, self._tokenizer.neutralize) for tool in tool_set.listed
                 ]
             }
+        pictures = None
+        if (marks := self._picture_marks) is not None and conversation.has_images:
+            pictures = PromptPictures(marks, pictures_of(conversation.messages))
         return TemplateRenderer(
             self._tokenizer,
             {**variables, **tools},
             self._options[key],
             self._answers,
-            PromptPictures(self._picture_marks, pictures_of(conversation.messages)),
+            pictures,
         )
 
     def _log_limits(self, options: RenderOptions) -> None:

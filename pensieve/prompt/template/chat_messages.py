@@ -214,6 +214,7 @@ class ChatWriter:
         self, message: Iterable[ContentBlock], *, writes_calls: bool, is_contiguous: bool
     ) -> str:
         pieces: list[str] = []
+        has_picture = False
         visible = (block for block in message if not is_silent(block))
         for kind, blocks in groupby(visible, key=_kind):
             match kind:
@@ -231,11 +232,12 @@ class ChatWriter:
                     texts = (block.text for block in cast("Iterator[TextBlock]", blocks))
                     pieces.append(self.neutralize(("" if is_contiguous else "\n").join(texts)))
                 case "picture":
+                    has_picture = True
                     pieces += (block_text(block, self.tool_names) for block in blocks)
                 case _:
                     texts = (block_text(block, self.tool_names) for block in blocks)
                     pieces.append(self.neutralize("\n".join(texts)))
-        return joined(pieces)
+        return joined(pieces) if has_picture else "\n".join(pieces)
 
 
 # Whole conversations.

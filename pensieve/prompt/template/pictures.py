@@ -33,17 +33,11 @@ class PictureMarks:
 class PromptPictures:
     """The pictures of one conversation, for its prompt."""
 
-    def __init__(self, marks: PictureMarks | None, pictures: Iterable[ReadImage]) -> None:
+    def __init__(self, marks: PictureMarks, pictures: Iterable[ReadImage]) -> None:
         listed = [(mark_of(picture.picture_id), picture) for picture in pictures]
         self._marks = marks
         self._by_mark = dict(listed)
         self._counts = Counter(mark for mark, _ in listed)
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of all pictures, with those around them."""
-        sizes = ((mark, one.rows * one.columns + 2) for mark, one in self._by_mark.items())
-        return sum(self._counts[mark] * size for mark, size in sizes)
 
     def check(self, text: str) -> None:
         """Raise `InvalidRequestError` unless the text has each picture as often as the request."""
@@ -55,18 +49,15 @@ class PromptPictures:
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise `InvalidRequestError` if tokens of a text have a pad, the place of a picture."""
-        if self._marks is not None and self._by_mark and self._marks.pad in tokens:
+        if self._marks.pad in tokens:
             raise InvalidRequestError("messages: the prompt has a place for a picture without one")
 
     def places(self, text: str, start: int, end: int) -> Iterator[Match[str]]:
         """Yield where pictures are in a part of the text."""
-        if not self._by_mark:
-            return iter(())
         return (found for found in MARK.finditer(text, start, end) if found[0] in self._by_mark)
 
     def write(self, mark: str, tokens: list[int]) -> PromptPicture:
         """Append the picture's tokens, and those around it."""
-        assert self._marks is not None, "pictures are refused before they are written"
         picture = self._by_mark[mark]
         tokens.append(self._marks.start)
         start = len(tokens)

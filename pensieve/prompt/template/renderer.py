@@ -84,7 +84,7 @@ class TemplateRenderer:
         pictures: PromptPictures | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self.pictures = pictures or PromptPictures(None, ())
+        self._pictures = pictures  # None: there are none
         self._variables = variables
         self._options = options
         self._answers = answers
@@ -161,18 +161,20 @@ class TemplateRenderer:
 
         Raises `InvalidRequestError` if a picture is missing.
         """
-        self.pictures.check(text)
+        if self._pictures is not None:
+            self._pictures.check(text)
         tokens: list[int] = []
         edges: list[tuple[int, int]] = []
         self._placed = []
+        encode = self._encode if self._pictures is None else self._encode_with_pictures
         start = 0
         for found in self._answers.placeholder_pattern.finditer(text) if self._recalled else ():
-            self._encode(text, start, found.start(), tokens, edges)
+            encode(text, start, found.start(), tokens, edges)
             tokens += self._recalled[found[0]].tokens
             start = found.end()
             if text.startswith(self._mark_at_end(tokens), start):
                 tokens.pop()
-        self._encode(text, start, len(text), tokens, edges)
+        encode(text, start, len(text), tokens, edges)
         return RenderedPrompt(text, tuple(tokens), tuple(edges), tuple(self._placed))
 
     def _mark_at_end(self, tokens: Sequence[int]) -> str:
@@ -185,20 +187,22 @@ class TemplateRenderer:
     def _encode(
         self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
     ) -> None:
-        for found in self.pictures.places(text, start, end):
-            self._encode_text(text, start, found.start(), tokens, edges)
-            self._placed.append(self.pictures.write(found[0], tokens))
-            start = found.end()
-            edges.append((start, len(tokens)))
-        self._encode_text(text, start, end, tokens, edges)
-
-    def _encode_text(
-        self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
-    ) -> None:
         ids, piece_edges = self._tokenizer.encode_with_edges(text[start:end])
-        self.pictures.check_tokens(ids)
+        if self._pictures is not None:
+            self._pictures.check_tokens(ids)
         edges += ((start + offset, len(tokens) + count) for offset, count in piece_edges)
         tokens += ids
+
+    def _encode_with_pictures(
+        self, text: str, start: int, end: int, tokens: list[int], edges: list[tuple[int, int]]
+    ) -> None:
+        assert self._pictures is not None
+        for found in self._pictures.places(text, start, end):
+            self._encode(text, start, found.start(), tokens, edges)
+            self._placed.append(self._pictures.write(found[0], tokens))
+            start = found.end()
+            edges.append((start, len(tokens)))
+        self._encode(text, start, end, tokens, edges)
 
     def _replaced(self, text: str) -> str:
         if not self._replacements or self._options.opening is None:

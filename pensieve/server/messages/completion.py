@@ -258,7 +258,9 @@ class Completer:
             is_silent=options.max_tokens == 0,
             hides_thoughts=prompt.constraints.hides_thoughts,
         )
-        preceding = text_tokens(prompt.tokens[-PRECEDING_TOKENS:], prompt.rendered.pictures)
+        preceding = prompt.tokens[-PRECEDING_TOKENS:]
+        if prompt.rendered.pictures:
+            preceding = text_tokens(preceding, prompt.rendered.pictures)
         tokenizer = self._model.tokenizer
         reply = Reply(
             context,

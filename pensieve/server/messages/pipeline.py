@@ -102,7 +102,15 @@ class RequestPipeline:
 
         Raises `InvalidRequestError`, and what `DocumentReader.read` raises.
         """
-        call = await run_in_thread(partial(parse, kind, body))
+        sees = self._pictures is not None
+
+        def parsed() -> tuple[ConversationT, bool]:
+            call = parse(kind, body)
+            return call, call.has_unread_documents or (sees and call.has_images)
+
+        call, has_files = await run_in_thread(parsed)
+        if not has_files:
+            return call
         return await self.with_files(call, key_name, counts=kind is CountTokensRequest)
 
     async def with_files(
@@ -114,7 +122,7 @@ class RequestPipeline:
         `PictureReader.read` raise.
         """
         has_documents, has_images = await run_in_thread(
-            lambda: (call.has_unread_documents, call.has_images)
+            lambda: (call.has_unread_documents, self.sees and call.has_images)
         )
         if has_images and self._pictures is not None:
             call = await self._pictures.read(call, key_name, decodes=not counts)
