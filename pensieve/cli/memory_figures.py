@@ -24,6 +24,7 @@ def format_plan(shape: ModelShape, limit: MemoryLimit) -> str:
     rows = [
         f"  memory limit          {in_bytes(limit.limit_bytes):>9}",
         f"  weights               {in_bytes(best.weights_bytes):>9}",
+        *([f"  pictures              {in_bytes(best.sight_bytes):>9}"] if best.sight_bytes else []),
         f"  working memory        {in_bytes(best.working_bytes):>9}",
         f"  KV caches             {in_bytes(best.kv_bytes):>9}",
         "",
@@ -68,6 +69,7 @@ def plan_json(shape: ModelShape, limit: MemoryLimit) -> dict[str, object]:
     return {
         "limit_bytes": limit.limit_bytes,
         "weights_bytes": best.weights_bytes,
+        "pictures_bytes": best.sight_bytes,
         "working_bytes": best.working_bytes,
         "kv_bytes": best.kv_bytes,
         "kv_bits": best.precision.bits,

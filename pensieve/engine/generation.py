@@ -99,7 +99,8 @@ class Generation:
             raise ValueError(f"{self.top_logprobs} top_logprobs are not in 0..{MAX_TOP_LOGPROBS}")
         if self.grammar is not None and not self.stop_tokens:
             raise ValueError("an answer with a grammar needs a stop token to end with")
-        check_places(self.pictures, len(self.prompt_tokens))
+        if self.pictures:
+            check_places(self.pictures, len(self.prompt_tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,12 +346,12 @@ class EngineHealth:
     sleeps: int = 0  # times that the model was unloaded while idle
     wakes: int = 0  # times that a request had it loaded again
     in_flight: int = 0
-    # Prompt and answer that fit in memory for sure; as planned until the model is loaded.
-    context_tokens: int | None = None
+    context_tokens: int | None = None  # that fit for sure; as planned until the model is loaded
     stats: EngineStats | None = None  # while the model is loaded
     poison_prompts: int = 0  # refused because each killed the worker repeatedly
     is_model_at_fault: bool = False  # failed because the model does not load
     speculation: SpeculationState | None = None  # None: not decided yet
+    sees: bool = True  # if the model does: False without the memory for it
     totals: WorkTotals = WorkTotals()  # of all workers so far
     replicas: Mapping[str, "EngineHealth"] = field(default_factory=dict[str, "EngineHealth"])
 

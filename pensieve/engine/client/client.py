@@ -387,6 +387,7 @@ class EngineClient:
             detail="",
             context_tokens=tokens,
             speculation=loaded.speculation,
+            sees=loaded.sees,
         )
         self._requests.submit_waiting()
 

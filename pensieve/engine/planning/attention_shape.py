@@ -46,6 +46,7 @@ class ModelShape:
     state_bytes: int = 0  # of one sequence, whatever its length: recurrent states, full windows
     window_token_bytes: int = 0  # keys and values of one token in all layers with a window
     unloaded_bytes: int = 0  # of weights_bytes: what mlx-lm leaves out, such as a vision tower
+    sight_bytes: int = 0  # for pictures, in memory next to the weights, if there is room for them
     is_quantizable: bool = True
     weights: int = 0  # the number of parameters; 0: unknown
 

@@ -18,6 +18,8 @@ from pensieve.untrusted_json import read_object
 _FAMILIES = frozenset({"qwen3_5", "qwen3_5_moe"})
 # Of conversions to MLX, and as Qwen publishes it.
 PREFIXES = ("vision_tower.", "model.visual.", "visual.")
+# A model that would have less context with the memory for pictures reads text alone.
+MIN_SEEING_TOKENS = 32_768
 # For the rows of the latest pictures: 26 of 1280 tokens for a model of 4096 values.
 ROWS_BYTES = 256 * 10**6
 # Of a tower with fused attention, for 8160 patches; by arithmetic, no Mac was measured.

@@ -17,7 +17,7 @@ from pensieve.engine.worker.front_end import FrontEnd
 from pensieve.engine.worker.worker import run
 
 if TYPE_CHECKING:
-    from pensieve.engine.worker.build import EngineParts
+    from pensieve.engine.worker.parts import EngineParts
 
 
 def lead(front_end_fd: int, place: RankPlace, wire_fds: list[int]) -> NoReturn:

@@ -26,8 +26,8 @@ from pensieve.engine.scheduling.backend import Outcome
 from pensieve.engine.scheduling.disk_tier import DiskTier
 from pensieve.engine.scheduling.prefix_cache import BLOCK_TOKENS, CachedPrefix, Hit, PrefixCache
 from pensieve.engine.scheduling.restore import Restore
-from pensieve.engine.worker.build import EngineParts, ModelShare
 from pensieve.engine.worker.memory_pressure import ReadPressure
+from pensieve.engine.worker.parts import EngineParts, ModelShare
 from pensieve.errors import GrammarError
 
 _log = logging.getLogger("pensieve.engine")

@@ -4,13 +4,11 @@
 Called once by worker.py.
 """
 
-import json
 import logging
 import re
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version
@@ -25,7 +23,6 @@ from pensieve.engine.disk.speculation_record import store_state
 from pensieve.engine.disk.write_quota import DailyWriteQuota
 from pensieve.engine.generation import SpeculationState
 from pensieve.engine.grammar.compiler import GrammarCompiler
-from pensieve.engine.grammar.queue import GrammarQueue, Prepare
 from pensieve.engine.long_operations import (
     COMPILING_S,
     TRYING_S,
@@ -35,26 +32,20 @@ from pensieve.engine.long_operations import (
     announce_nothing,
 )
 from pensieve.engine.model.batch import BatchBackend
-from pensieve.engine.model.cache_maker import CacheMaker, supports_batching, supports_ragged_kv
+from pensieve.engine.model.cache_maker import CacheMaker, supports_batching
 from pensieve.engine.model.disk_prefix_cache import DiskPrefixCache
 from pensieve.engine.model.kv.rewinding import can_rewind
-from pensieve.engine.model.loading import load_weights, set_memory_limit, set_wired_limit
-from pensieve.engine.model.memory import plan_memory
 from pensieve.engine.model.mtp.head import MtpHead, load_head
 from pensieve.engine.model.vision.loading import open_sight
 from pensieve.engine.model.vision.sight import Sight
 from pensieve.engine.planning.memory_plan import (
     FULL_BITS,
-    GB,
     MAX_CHUNK_TOKENS,
-    PROCESS_BYTES,
     Least,
     MemoryPlan,
-    agreed,
 )
-from pensieve.engine.planning.tower_files import sight_bytes
 from pensieve.engine.protocol import Load, Preloaded
-from pensieve.engine.scheduling.disk_tier import DiskTier, NoDiskTier
+from pensieve.engine.scheduling.disk_tier import NoDiskTier
 from pensieve.engine.scheduling.pixel_desk import PixelDesk
 from pensieve.engine.scheduling.prefill_chunks import METAL_PAIRS, AttentionScoresBudget, ChunkSizer
 from pensieve.engine.scheduling.prefix_cache import PrefixCache
@@ -68,8 +59,10 @@ from pensieve.engine.speculation.draft_source import TILE_ROWS
 from pensieve.engine.speculation.drafter import Speculation
 from pensieve.engine.worker.context import WorkerContext
 from pensieve.engine.worker.drafting import speculation_of, step_curve
-from pensieve.engine.worker.memory_pressure import ReadPressure, pressure_reader
+from pensieve.engine.worker.memory_pressure import pressure_reader
 from pensieve.engine.worker.memory_relief import MemoryRelief
+from pensieve.engine.worker.parts import ALONE, WHOLE, EngineParts, ModelShare
+from pensieve.engine.worker.planned_caches import planned_caches
 from pensieve.engine.worker.stats import StatsReader
 from pensieve.engine.worker.step_times import (
     LEAST_WIDTHS,
@@ -97,36 +90,6 @@ MAX_CHUNK: dict[Device, int] = {"gpu": MAX_CHUNK_TOKENS, "cpu": 128}
 STORE_VERSION = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShare:
-    """Which part of a model this worker holds."""
-
-    rank: int = 0
-    ranks: int = 1
-    backend: str = ""  # through which the ranks compute together
-
-
-WHOLE = ModelShare()
-
-
-@dataclass(frozen=True, slots=True)
-class EngineParts:
-    """What ranks of one model replace in a worker's engine (engine/ranks/)."""
-
-    share: ModelShare = WHOLE
-    load_weights: Callable[[Path, Device, Announce], Any] = load_weights
-    least: Least = lambda _, value: value
-    # Decides how much is tried and measured, so all ranks must read the same time.
-    clock: Callable[[], float] = time.monotonic
-    backend: Callable[..., BatchBackend] = BatchBackend
-    disk_tier: Callable[[DiskTier], DiskTier] = lambda tier: tier
-    grammar_queue: Callable[[Prepare], GrammarQueue] = GrammarQueue
-    read_pressure: Callable[[ReadPressure | None], ReadPressure | None] = lambda read: read
-
-
-ALONE = EngineParts()
-
-
 def build_engine(
     load: Load,
     announce: Announce = announce_nothing,
@@ -141,7 +104,9 @@ def build_engine(
     grammars = GrammarCompiler.of(folder / "tokenizer.json")
     model = parts.load_weights(folder, device, announce)
     head = _head(model, load, parts.share, announce)
-    make_caches, plan = _planned_caches(model, load, announce, head, parts)
+    make_caches, plan, may_see = planned_caches(
+        model, load, announce, head.nbytes if head else 0, parts
+    )
     fingerprint = fingerprint_of(folder, plan, device, load.prefix_salt, parts.share)
     platform = _platform(device)
     chunks = _chunks(plan, device)
@@ -156,7 +121,7 @@ def build_engine(
         lambda restore: ThrottledRestore(restore, chunks, announce, parts.clock),
         new_preload(announce=announce, report=report) if load.has_preload else None,
     )
-    sight = _sight(make_caches, load, announce, parts)
+    sight = _sight(make_caches, load, announce) if may_see else None
     limits = replace(_queue_limits(make_caches, announce, parts.least), sees=sight is not None)
     announcer = StepAnnouncer(announce, COMPILING_S[platform])
     _prepare_kernels(make_caches, platform, limits.max_batch, announcer, parts.clock)
@@ -184,15 +149,7 @@ def build_engine(
     )
 
 
-def _may_see(load: Load, parts: EngineParts) -> bool:
-    return load.has_pictures and parts.share == WHOLE
-
-
-def _sight(
-    make_caches: CacheMaker, load: Load, announce: Announce, parts: EngineParts
-) -> Sight | None:
-    if not (_may_see(load, parts) and make_caches.is_ragged):
-        return None
+def _sight(make_caches: CacheMaker, load: Load, announce: Announce) -> Sight | None:
     folder, device = Path(load.model_folder), cast("Device", load.device)
     return open_sight(make_caches.model, folder, device, announce)
 
@@ -210,49 +167,6 @@ def _head(model: Any, load: Load, share: ModelShare, announce: Announce) -> MtpH
     if not load.has_speculation or share.ranks > 1:
         return None
     return load_head(model, Path(load.model_folder), cast("Device", load.device), announce)
-
-
-def _planned_caches(
-    model: Any, load: Load, announce: Announce, head: MtpHead | None, parts: EngineParts
-) -> tuple[CacheMaker, MemoryPlan]:
-    """Plan the memory, and set its limits for this process. Raises what `_plan` raises."""
-    announce("trying the model", TRYING_S)
-    is_ragged = bool(parts.least("ragged caches", supports_ragged_kv(model)))
-    full = CacheMaker(model, is_ragged, ranks=parts.share.ranks)
-    announce("planning its memory", TRYING_S)
-    seen_bytes = sight_bytes(Path(load.model_folder)) if _may_see(load, parts) else 0
-    plan = _plan(full, load, seen_bytes + (head.nbytes if head else 0), parts)
-    _limit_memory(plan, load)
-    return replace(full, precision=plan.precision, max_tokens=plan.context_tokens), plan
-
-
-def _plan(make_caches: CacheMaker, load: Load, more_bytes: int, parts: EngineParts) -> MemoryPlan:
-    """Raise ValueError if no prompt fits: the server would refuse every request."""
-    config = json.loads((Path(load.model_folder) / "config.json").read_text(encoding="utf-8"))
-    device = cast("Device", load.device)
-
-    def plan_for(kv_bits: Any) -> MemoryPlan:
-        limits = replace(load.limits, kv_bits=kv_bits)
-        return plan_memory(make_caches, device, limits, config, more_bytes)
-
-    plan = agreed(plan_for, load.limits.kv_bits, parts.least)
-    if plan.context_tokens:
-        return plan
-    engines = load.limits.engines
-    user, fewer = (
-        (f"each of {engines} workers", "fewer workers, or ") if engines > 1 else ("pensieve", "")
-    )
-    raise ValueError(
-        f"its weights take {plan.weights_bytes / GB:.1f} of the {plan.limit_bytes / GB:.1f} GB that"
-        f" {user} may use, which leaves no memory for a prompt. Choose {fewer}a smaller model"
-        " (pensieve models), or allow more memory (pensieve config set memory_gb N)"
-    )
-
-
-def _limit_memory(plan: MemoryPlan, load: Load) -> None:
-    set_memory_limit(plan.limit_bytes - PROCESS_BYTES)
-    if load.limits.is_wired:
-        set_wired_limit(plan.limit_bytes)
 
 
 def _chunks(plan: MemoryPlan, device: Device) -> ChunkSizer:

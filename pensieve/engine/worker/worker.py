@@ -44,7 +44,7 @@ from pensieve.engine.worker.stats import PromptThroughput, Throughput
 from pensieve.settings.resolve import is_debug_enabled
 
 if TYPE_CHECKING:
-    from pensieve.engine.worker.build import EngineParts
+    from pensieve.engine.worker.parts import EngineParts
 
 # Between two `EngineStats` while there is work.
 REPORT_S = 1.0
@@ -272,7 +272,8 @@ def _load(front_end: FramePort, load: Load, make_parts: MakeParts) -> WorkerCont
         from pensieve.engine.model.mlx_import import import_mlx_lm
 
         import_mlx_lm()
-        from pensieve.engine.worker.build import ALONE, build_engine
+        from pensieve.engine.worker.build import build_engine
+        from pensieve.engine.worker.parts import ALONE
 
         parts = make_parts() or ALONE
         context = build_engine(load, front_end.announce, front_end.send, parts)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pensieve.engine.planning.memory_plan import GB
+from pensieve.engine.planning.tower_files import ACTIVATIONS_BYTES, ROWS_BYTES, sight_bytes
 from pensieve.errors import MachineError, ModelError, ModelUnavailableError
 from pensieve.machine import Machine, inspect
 from pensieve.models.catalog.cards import card_of
@@ -49,7 +50,7 @@ def fit_on_mac(folder: Path, settings: Settings, machine: Machine) -> FitEstimat
     if machine.kind != "apple_silicon" or settings.device == "cpu":
         return None
     with suppress(ModelError):
-        return estimate_fit(shape_of(folder), memory_limit_here(machine, settings))
+        return estimate_fit(_seeing_shape(folder, settings), memory_limit_here(machine, settings))
     return None
 
 
@@ -93,10 +94,23 @@ def shape_by_source(source: ModelSource, settings: Settings) -> ModelShape:
     `ModelUnavailableError`.
     """
     if is_present(source, settings.paths.models):
-        return shape_of(folder_of(source, settings.paths.models))
+        return _seeing_shape(folder_of(source, settings.paths.models), settings)
     if card := card_of(source):
-        return card.shape
+        # Those with unloaded parts are the ones with a tower.
+        tower_bytes = card.shape.unloaded_bytes
+        for_pictures = tower_bytes and tower_bytes + ROWS_BYTES + ACTIVATIONS_BYTES
+        return _with_sight(card.shape, for_pictures, settings)
     raise ModelUnavailableError(
         f"{source.name} is not on this machine yet, so its shape is not known.",
         hint=f"Fetch it first:\n  pensieve pull {source.name}",
     )
+
+
+def _seeing_shape(folder: Path, settings: Settings) -> ModelShape:
+    return _with_sight(shape_of(folder), sight_bytes(folder), settings)
+
+
+def _with_sight(shape: ModelShape, for_pictures: int, settings: Settings) -> ModelShape:
+    # Several machines that share one model have no tower.
+    is_on = settings.pictures != "off" and not settings.hostfile
+    return replace(shape, sight_bytes=for_pictures if is_on else 0)

@@ -5,7 +5,7 @@ values (engine/model/memory.py).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pensieve.engine.planning.device_limits import device_limits_on
@@ -16,10 +16,12 @@ from pensieve.engine.planning.memory_plan import (
     PROCESS_BYTES,
     DeviceLimits,
     MemoryPlan,
+    ModelFacts,
     needed_bytes,
     plan,
     plan_at,
 )
+from pensieve.engine.planning.tower_files import MIN_SEEING_TOKENS
 from pensieve.machine import MODERN_MACOS, Machine
 from pensieve.models.folder.config_shape import ModelShape
 from pensieve.settings.resolve import Device, Settings
@@ -46,6 +48,7 @@ class FitEstimate:
     needs_bytes: int  # for the model with enough context at this precision
     working_bytes: int  # of the process, and of its computation with a full context
     reason: str  # for this precision
+    sight_bytes: int = 0  # for pictures; 0: the model reads text alone
 
 
 def memory_limit_here(
@@ -77,21 +80,28 @@ def memory_limit_of_mac(memory_bytes: int) -> MemoryLimit:
 
 def estimate_fit(shape: ModelShape, limit: MemoryLimit) -> FitEstimate:
     """Estimate with the precision that the engine will choose for this shape."""
-    facts = shape.facts(_loaded_bytes(shape, limit.device))
-    return _fit(shape, limit, plan(facts, limit.device, limit.kv_bits))
+    seeing = _fit(shape, limit, plan(_facts(shape, limit), limit.device, limit.kv_bits))
+    if not shape.sight_bytes or seeing.context_tokens >= MIN_SEEING_TOKENS:
+        return seeing
+    blind = estimate_fit(replace(shape, sight_bytes=0), limit)
+    return blind if blind.context_tokens > seeing.context_tokens else seeing
 
 
 def estimate_fit_at(shape: ModelShape, limit: MemoryLimit, precision: KVPrecision) -> FitEstimate:
     """Estimate with this precision of the KV caches."""
-    facts = shape.facts(_loaded_bytes(shape, limit.device))
-    return _fit(shape, limit, plan_at(facts, limit.device, precision))
+    shape = replace(shape, sight_bytes=estimate_fit(shape, limit).sight_bytes)
+    return _fit(shape, limit, plan_at(_facts(shape, limit), limit.device, precision))
+
+
+def _facts(shape: ModelShape, limit: MemoryLimit) -> ModelFacts:
+    return shape.facts(_loaded_bytes(shape, limit.device) + shape.sight_bytes)
 
 
 def _fit(shape: ModelShape, limit: MemoryLimit, planned: MemoryPlan) -> FitEstimate:
     facts = shape.facts(planned.weights_bytes)
     computing = PROCESS_BYTES + ACTIVATIONS_BYTES + planned.windows_bytes
     return FitEstimate(
-        weights_bytes=planned.weights_bytes,
+        weights_bytes=planned.weights_bytes - shape.sight_bytes,
         kv_bytes=planned.budget.kv_bytes,
         precision=planned.precision,
         token_bytes=planned.budget.bytes_per_token,
@@ -99,6 +109,7 @@ def _fit(shape: ModelShape, limit: MemoryLimit, planned: MemoryPlan) -> FitEstim
         needs_bytes=needed_bytes(facts, limit.device, planned.precision),
         working_bytes=computing + planned.scores_bytes + planned.copies_bytes,
         reason=planned.reason,
+        sight_bytes=shape.sight_bytes,
     )
 
 

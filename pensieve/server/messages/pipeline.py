@@ -95,7 +95,7 @@ class RequestPipeline:
     @property
     def sees(self) -> bool:
         """Whether the model reads pictures."""
-        return self._pictures is not None
+        return self._pictures is not None and self._engine.health.sees
 
     async def parse(self, kind: type[ConversationT], body: bytes, key_name: str) -> ConversationT:
         """Return the call in `body`, with its files read; the key owns those that it refers to.
@@ -124,7 +124,7 @@ class RequestPipeline:
         has_documents, has_images = await run_in_thread(
             lambda: (call.has_unread_documents, self.sees and call.has_images)
         )
-        if has_images and self._pictures is not None:
+        if has_images and self._pictures is not None and self.sees:
             call = await self._pictures.read(call, key_name, decodes=not counts)
         return await self._documents.read(call, key_name) if has_documents else call
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pensieve.engine.client.launch import WorkerSpec
 from pensieve.engine.planning.kv_precision import FULL
-from pensieve.engine.worker.build import WHOLE, ModelShare, fingerprint_of
+from pensieve.engine.worker.build import fingerprint_of
+from pensieve.engine.worker.parts import WHOLE, ModelShare
 from pensieve.server.run import prefix_salt_of
 from pensieve.settings.resolve import DEFAULT_API_KEY
 

@@ -139,6 +139,7 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
         "linear_num_key_heads": 2,
         "linear_key_head_dim": 16,
         "linear_value_head_dim": 16,
+        "linear_conv_kernel_dim": 4,
         "max_position_embeddings": CONTEXT_TOKENS,
         "tie_word_embeddings": True,
         "rope_parameters": {

@@ -206,6 +206,18 @@ async def test_an_engine_that_is_not_to_see_refuses_pictures(folder: Path) -> No
         assert (await ask(engine, ASKED["none"]))[1]
 
 
+async def test_an_engine_without_the_memory_for_pictures_reads_text(folder: Path) -> None:
+    little = ResourceLimits(memory_limit_bytes=1_700_000_000)
+    async with ready(folder, limits=little) as engine:
+        assert not engine.health.sees
+        assert (engine.health.context_tokens or 0) > 1000
+        with pytest.raises(EngineError, match="does not see pictures"):
+            await ask(engine, ASKED["one"])
+        assert (await ask(engine, ASKED["none"]))[1]
+    async with ready(folder) as engine:
+        assert engine.health.sees
+
+
 async def test_a_request_that_is_cancelled_while_it_waits_for_a_picture_leaves_no_trace(
     folder: Path,
 ) -> None:

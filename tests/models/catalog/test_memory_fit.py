@@ -7,8 +7,10 @@ import pytest
 
 from pensieve.engine.planning.device_limits import working_set_bytes
 from pensieve.engine.planning.memory_plan import AMPLE_CONTEXT_TOKENS, plan
+from pensieve.engine.planning.tower_files import MIN_SEEING_TOKENS
 from pensieve.machine import Machine
 from pensieve.models.catalog.cards import CARDS, ModelCard, card_of
+from pensieve.models.catalog.expected_model import shape_by_name
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import (
     estimate_fit,
@@ -135,3 +137,21 @@ def test_a_cpu_needs_four_bytes_per_weight() -> None:
 
 def test_a_folder_has_no_card(tmp_path) -> None:
     assert card_of(LocalModel("model", tmp_path)) is None
+
+
+@pytest.mark.parametrize(("memory_gib", "sees"), [(8, False), (16, True), (64, True)])
+def test_a_model_sees_where_that_leaves_enough_context(memory_gib: int, sees: bool) -> None:
+    settings = replace(SETTINGS, model="qwen3.5-4b")
+    limit = memory_limit_of_mac(memory_gib * GIB)
+    shape = shape_by_name(settings)
+    blind = shape_by_name(replace(settings, pictures="off"))
+    assert shape.sight_bytes > GB > blind.sight_bytes == 0
+    fit, without = estimate_fit(shape, limit), estimate_fit(blind, limit)
+    assert (fit.sight_bytes > 0) == sees
+    assert fit.weights_bytes == without.weights_bytes
+    if sees:
+        assert MIN_SEEING_TOKENS <= fit.context_tokens <= without.context_tokens
+    else:
+        assert fit == without
+    assert shape_by_name(replace(settings, hostfile="two.json")) == blind
+    assert shape_by_name(replace(settings, model="phi-3-mini")).sight_bytes == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.engine.generation import Generation
+from pensieve.engine.generation import EngineHealth, Generation
 from pensieve.errors import InvalidRequestError
 from pensieve.paths import under_home
 from pensieve.settings.resolve import Settings
@@ -51,9 +51,11 @@ async def generation(body: Mapping[str, object]) -> Generation:
     return one
 
 
-async def error_of(body: Mapping[str, object], **model: object) -> str:
+async def error_of(body: Mapping[str, object], *, sees: bool = True, **model: object) -> str:
+    """sees: what the engine reports."""
     model = {"sight": SIGHT} | model
-    async with in_memory(app_of(ScriptedEngine([says("no")]), **model)) as client:
+    engine = ScriptedEngine([says("no")], health=EngineHealth("ready", sees=sees))
+    async with in_memory(app_of(engine, **model)) as client:
         answer = await client.post("/v1/messages", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
@@ -189,6 +191,7 @@ async def test_more_pictures_and_documents_than_the_limit_are_refused() -> None:
 async def test_a_model_without_vision_refuses_pictures(tmp_path: Path) -> None:
     words = "messages.0.content.1.image: Could not process image: model 'any' does not support"
     assert (await error_of(asked(TEXT, RED), sight=None)).startswith(words)
+    assert (await error_of(asked(TEXT, RED), sees=False)).startswith(words)
     off = Settings(paths=under_home(tmp_path), device="cpu", pictures="off")
     assert (await error_of(asked(TEXT, RED), settings=off)).startswith(words)
 

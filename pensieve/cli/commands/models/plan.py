@@ -14,12 +14,14 @@ from pensieve.models.catalog.expected_model import shape_by_source
 from pensieve.models.catalog.find import find
 from pensieve.models.catalog.memory_fit import (
     MemoryLimit,
+    estimate_fit,
     memory_limit_here,
     memory_limit_of_mac,
 )
 from pensieve.models.catalog.recommend import resolve_auto_on
 from pensieve.models.catalog.sources import AUTO_NAMES
 from pensieve.models.fetching.fetch import check_here
+from pensieve.models.folder.config_shape import ModelShape
 from pensieve.settings import resolve as settings_module
 from pensieve.settings.resolve import Settings
 
@@ -82,9 +84,17 @@ def plan(
         return 0
     output.data(f"{name} with {memory_bytes / GIB:.0f} GB of memory")
     output.data(format_plan(shape, limit))
+    if shape.sight_bytes:
+        output.data(f"  {_pictures(shape, limit, settings)}")
     if is_other_mac and (slower := resolve_auto_on(limit, settings.model, SLOW_CHIP)) != source:
         output.data(f"  On a chip with less memory bandwidth, such as {SLOW_CHIP}: {slower.name}")
     return 0
+
+
+def _pictures(shape: ModelShape, limit: MemoryLimit, settings: Settings) -> str:
+    if estimate_fit(shape, limit).sight_bytes:
+        return f"A picture takes at most {settings.picture_tokens:,} tokens of it (picture_tokens)."
+    return "Pictures are refused: too little context would be left."
 
 
 def _limit_of_mac(ram: int, settings: Settings) -> MemoryLimit:
