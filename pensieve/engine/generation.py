@@ -77,8 +77,7 @@ class Generation:
     priority: Priority = "main"
     client: str = ""  # whose request it is: the name of a key; empty for the default key
     grammar: Grammar | None = None  # stop tokens are sampled where it may end, and nowhere else
-    # The prompt's last tokens that belong to the answer: the grammar covers them too.
-    answered_tokens: int = 0
+    answered_tokens: int = 0  # the prompt's last ones, of the answer: the grammar covers them too
     # Texts that the answer may copy: looked up for drafts, never fed; later ones are preferred.
     hints: tuple[tuple[int, ...], ...] = ()
     pictures: tuple[PromptPicture, ...] = ()  # in the order of their places

@@ -119,13 +119,19 @@ def test_auto_is_planned_for_another_mac(
     assert json.loads(capsys.readouterr().out)["model"] == name
 
 
+@pytest.mark.parametrize(("pictures", "context_tokens"), [("off", 96_000), ("auto", 63_488)])
 def test_catalog_model_is_planned_before_its_download(
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: str,
+    context_tokens: int,
 ) -> None:
+    monkeypatch.setenv("PENSIEVE_PICTURES", pictures)
     assert run(["plan", "--model", "qwen3.5-9b", "--ram", "16", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["context_tokens"], report["kv_bits"]) == (96_000, None)
+    assert (report["context_tokens"], report["kv_bits"]) == (context_tokens, None)
     assert report["memory_bytes"] == 16 * GIB
+    assert (report["pictures_bytes"] > 0) == (pictures == "auto")
 
 
 def test_downloaded_model_is_planned_from_its_config(

@@ -56,8 +56,8 @@ def test_settings_are_listed_with_their_origins(tmp_path: Path) -> None:
     assert of_topic(examined(context), "settings").text == (
         "~/c.toml: model m; environment: port 9000; chosen by the machine: device, memory_gb,"
         " kv_bits, cache_gb, daily_write_gb; by default: host 127.0.0.1, require_key auto,"
-        " workers 1, ssh_command ssh, thinking auto, speculation auto, idle_unload 30,"
-        " log_format text, keep_awake true;"
+        " workers 1, ssh_command ssh, thinking auto, speculation auto, pictures auto,"
+        " picture_tokens 1280, idle_unload 30, log_format text, keep_awake true;"
         " chosen by the model: temperature, top_p, top_k, min_p, repetition_penalty"
     )
 
