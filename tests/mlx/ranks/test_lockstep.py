@@ -1,7 +1,6 @@
 """Ranks in lock-step answer as one worker does: whole engines, each rank a process of its own.
 
-PENSIEVE_RANKS=4 runs as many instead of two, and more families: of experts, and with layers that
-have states instead of keys and values.
+PENSIEVE_RANKS=4 runs as many instead of two, and more families, one of experts.
 """
 
 import os
@@ -27,7 +26,7 @@ from pensieve.engine.generation import (
     Token,
 )
 from tests.engine.states import in_state
-from tests.mlx.ranks.test_shards import EXPERTS, LINEAR_HEADS
+from tests.mlx.ranks.test_shards import EXPERTS
 from tests.support import tiny_models
 from tests.support.ranks import Group
 
@@ -36,13 +35,12 @@ pytestmark = pytest.mark.anyio
 RANKS = int(os.environ.get("PENSIEVE_RANKS", "2"))
 FAMILIES: tuple[str, ...] = ("llama",)
 if "PENSIEVE_RANKS" in os.environ:
-    FAMILIES = ("llama", "qwen3", "phi3", "qwen3_moe", "qwen3_5")  # the third one in 4 bits
+    FAMILIES = ("llama", "qwen3", "phi3", "qwen3_moe")  # the third one in 4 bits
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {"head_dim": 64},
     "phi3": {"hidden_size": 128},
     "qwen3_moe": EXPERTS | {"head_dim": 16},
-    "qwen3_5": LINEAR_HEADS | {"head_dim": 16},
 }
 # Memory on each of two ranks for three answers of `GROWING`, but not to their ends.
 LITTLE = ResourceLimits(memory_limit_bytes=1_114_500_000)
