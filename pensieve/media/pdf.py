@@ -5,7 +5,6 @@ no text of the page.
 """
 
 import codecs
-from collections.abc import Callable
 from typing import Any, cast
 
 from pypdfium2 import PdfBitmap, PdfDocument, PdfiumError
@@ -69,9 +68,8 @@ def page_sizes(content: bytes) -> PageSizes:
 def page_picture(content: bytes, index: int, width: int, height: int) -> Picture:
     """Draw a page in this size; white if it cannot be drawn. Raises `RefusedError`."""
     document = _opened(content)
-    # The library has no types.
-    new_bitmap = cast("Callable[..., Any]", PdfBitmap.new_native)  # pyright: ignore[reportUnknownMemberType]
-    bitmap = new_bitmap(width, height, FPDFBitmap_BGR, rev_byteorder=True)
+    library: Any = PdfBitmap  # it has no types
+    bitmap = library.new_native(width, height, FPDFBitmap_BGR, rev_byteorder=True)
     bitmap.fill_rect((255, 255, 255, 255), 0, 0, width, height)
     try:
         page = document[index]

@@ -88,6 +88,8 @@ class BatchBackend:
         self._chunks = chunks
         self._announcer = announcer or StepAnnouncer()
         self._prompts: deque[PromptInPrefill] = deque()
+        if sight is not None:
+            sight.prompts = self._prompts
         self._logit_rows = logit_rows_of(model)
         caches = make_caches()
         self._speculation = speculation if can_rewind(caches) else None

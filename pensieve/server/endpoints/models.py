@@ -93,14 +93,16 @@ class ModelsEndpoint:
         return json_response(info if _is_anthropics(request) else self._with_both(info))
 
     def _info(self, model_id: str) -> ModelInfo:
-        context_tokens = self._engine.health.context_of(self._model.context_tokens)
+        health = self._engine.health
+        context_tokens = health.context_of(self._model.context_tokens)
+        sees = Support(supported=self._model.sight is not None and health.sees)
         return ModelInfo(
             id=model_id,
             display_name=self._model.name,
             created_at=rfc3339(self._model.created_at),
             max_input_tokens=context_tokens,
             max_tokens=context_tokens,
-            capabilities=self._capabilities,
+            capabilities=self._capabilities.model_copy(update={"image_input": sees}),
         )
 
     def _with_both(self, info: ModelInfo) -> Model:

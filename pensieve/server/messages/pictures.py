@@ -29,7 +29,7 @@ from pensieve.api.messages.content_blocks import (
 from pensieve.api.messages.request import Conversation
 from pensieve.errors import EngineBusyError, InvalidRequestError, NotFoundError
 from pensieve.media.outcome import Picture, Refusal, RefusedError
-from pensieve.media.picture_header import header_of
+from pensieve.media.picture_header import PictureHeader, header_of
 from pensieve.media.picture_size import MAX_SIDE, PictureBounds, fitted_size
 from pensieve.models.folder.sight import Sight
 from pensieve.prompt.conversation.pictures import AnyBlock, changed_turns
@@ -53,6 +53,8 @@ _BY_URL = f"{_UNREADABLE}: pictures by URL are not fetched; send them as base64"
 
 ConversationT = TypeVar("ConversationT", bound=Conversation)
 OwnedFile = Callable[[str, str], FileContent]
+# Raises `RefusedError`.
+ReadHeader = Callable[[bytes], PictureHeader]
 Decode = Callable[[bytes, PictureBounds], Awaitable[Picture | Refusal]]
 
 
@@ -84,10 +86,19 @@ class _Unread:
 class PictureReader:
     """Owns what is known of the latest pictures. Used on the event loop alone."""
 
-    def __init__(self, sight: Sight, owned_file: OwnedFile, decode: Decode) -> None:
+    def __init__(
+        self,
+        sight: Sight,
+        owned_file: OwnedFile,
+        decode: Decode,
+        max_known: int = MAX_KNOWN,
+        read_header: ReadHeader = header_of,
+    ) -> None:
         self._bounds = PictureBounds(sight.unit, sight.min_pixels, sight.max_pixels)
         self._owned_file = owned_file
         self._decode = decode
+        self._max_known = max_known
+        self._read_header = read_header
         self._known: OrderedDict[bytes, KnownPicture] = OrderedDict()
 
     async def read(self, call: ConversationT, key_name: str, *, decodes: bool) -> ConversationT:
@@ -154,12 +165,13 @@ class PictureReader:
         known = self._known.pop(key, None)
         if known is None or (decodes and not known.was_decoded):
             content = await run_in_thread(partial(_content_of, image, data))
-            known = known or await run_in_thread(partial(_by_header, image, content, bounds))
+            by_header = partial(_by_header, self._read_header, image, content, bounds)
+            known = known or await run_in_thread(by_header)
             if decodes:
                 await self._decoded(image, content, known)
                 known = replace(known, was_decoded=True)
         self._known[key] = known  # the latest is the last
-        while len(self._known) > MAX_KNOWN:
+        while len(self._known) > self._max_known:
             self._known.popitem(last=False)
         return known
 
@@ -224,9 +236,11 @@ def _content_of(image: _Unread, data: str) -> bytes:
         raise image.refused(_UNREADABLE) from None
 
 
-def _by_header(image: _Unread, content: bytes, bounds: PictureBounds) -> KnownPicture:
+def _by_header(
+    read: ReadHeader, image: _Unread, content: bytes, bounds: PictureBounds
+) -> KnownPicture:
     try:
-        size = header_of(content).size
+        size = read(content).size
     except RefusedError as error:
         raise _refusal(image, error.refusal) from None
     digest = blake2b(content, digest_size=16, key=f"{PREPARATION} {astuple(bounds)}".encode())

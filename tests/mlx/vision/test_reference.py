@@ -5,6 +5,7 @@ shift after a picture, sections of axes next to each other, corners that are not
 columns swapped, exact for approximate GELU and the reverse.
 """
 
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 
 from pensieve.engine.generation import Generation
 from pensieve.engine.model.cache_maker import CacheMaker
+from pensieve.engine.model.prompt_in_prefill import PromptInPrefill
 from pensieve.engine.model.vision.loading import load_tower
 from pensieve.engine.model.vision.sight import Sight
+from pensieve.engine.speculation.drafter import Drafter
 from tests.mlx.vision.models import Layout, build, opened, prompt_pictures, prompt_tokens, recorded
 from tests.mlx.vision.reference import GRIDS, KINDS, PROMPTS, SAID, Kind, picture, prompt
 from tests.support.device import DEVICE
@@ -85,3 +88,22 @@ def test_sequences_with_different_pictures_decode_together(kind: Kind, folder: P
         for number, pictures in enumerate(PROMPTS):
             after = expected[f"logits {number}"][len(prompt(pictures)) + step]
             assert_close(logits[number], after)
+
+
+def test_memory_is_released_except_for_what_a_prompt_in_progress_needs(folder: Path) -> None:
+    _, sight = opened(folder)
+    generation = Generation(prompt_tokens((1, 2)), 1, pictures=prompt_pictures((1, 2)))
+    first, second = generation.pictures
+    sight.prompts = [PromptInPrefill(1, generation, [], 0, deque(), None, Drafter())]
+    assert not sight.ask(1, generation, 0)
+    sight.desk.add(first.id, picture(1).tobytes(), is_last=True)
+    looks = 0
+    while sight.unseen(generation, 0) == first:
+        sight.look(first, seconds=0)
+        sight.release()  # each second, while memory is short
+        looks += 1
+        assert looks < 10
+    assert sight.unseen(generation, 0) == second
+    sight.prompts = []
+    sight.release()
+    assert (sight.nbytes, sight.unseen(generation, 0)) == (0, first)

@@ -32,10 +32,12 @@ async def test_served_model_is_listed_under_its_name_and_claude_alias() -> None:
         assert model["capabilities"]["pdf_input"] == {"supported": True}
 
 
-async def test_a_model_with_vision_says_so() -> None:
-    async with in_memory(app_of(ScriptedEngine([says("ok")]), sight=SIGHT)) as client:
+@pytest.mark.parametrize("sees", [True, False])
+async def test_a_model_with_vision_says_so(sees: bool) -> None:
+    engine = ScriptedEngine([says("ok")], health=EngineHealth("ready", sees=sees))
+    async with in_memory(app_of(engine, sight=SIGHT)) as client:
         model = (await client.get("/v1/models")).json()["data"][0]
-    assert model["capabilities"]["image_input"] == {"supported": True}
+    assert model["capabilities"]["image_input"] == {"supported": sees}
 
 
 async def test_pages_go_forward_and_back() -> None:

@@ -8,12 +8,12 @@ from pensieve.api.messages.content_blocks import ReadImage, TextBlock, ToolResul
 from pensieve.api.messages.request import CountTokensRequest
 from pensieve.errors import InvalidRequestError, NotFoundError
 from pensieve.media.outcome import Picture, Refusal
+from pensieve.media.picture_header import PictureHeader, header_of
 from pensieve.media.picture_size import PictureBounds, fitted_size
 from pensieve.prompt.conversation.pictures import pictures_of
 from pensieve.prompt.render import PromptRenderer
 from pensieve.prompt.template.pictures import PictureMarks
 from pensieve.server.files.store import FileContent
-from pensieve.server.messages import pictures
 from pensieve.server.messages.pictures import PictureReader
 from tests.support.fakes import ByteTokenizer
 from tests.support.pictures import END, PAD, SIGHT, START, image_of, picture
@@ -57,25 +57,22 @@ async def read(reader: PictureReader, request: CountTokensRequest, *, decodes: b
     return one
 
 
-async def test_a_picture_is_decoded_when_it_is_new_and_asked_about(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_picture_is_decoded_when_it_is_new_and_asked_about() -> None:
     decoder = Decoder()
-    reader = reader_of(decoder)
+    opened: list[int] = []
+
+    def read_header(content: bytes) -> PictureHeader:
+        opened.append(len(content))
+        return header_of(content)
+
+    reader = PictureReader(SIGHT, owned_file, decoder, read_header=read_header)
     counted = await read(reader, call(RED), decodes=False)
     assert decoder.calls == 0
     first = await read(reader, call(RED), decodes=True)
     assert decoder.calls == 1
-
-    def fail(*_: object, **__: object) -> bytes:
-        raise AssertionError("a known picture is opened")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pictures, "b64decode", fail)
-        patch.setattr(pictures, "header_of", fail)
-        again = await read(reader, call(RED), decodes=True)
-        old = await read(reader, call(RED, later=True), decodes=True)
-    assert decoder.calls == 1
+    again = await read(reader, call(RED), decodes=True)
+    old = await read(reader, call(RED, later=True), decodes=True)
+    assert (decoder.calls, len(opened)) == (1, 1)
     assert {one.picture_id for one in (counted, first, again, old)} == {first.picture_id}
     assert len(await old.pixels()) == 128 * 64 * 3
     assert decoder.calls == 2
@@ -87,10 +84,9 @@ async def test_an_old_picture_is_not_decoded_after_a_restart() -> None:
     assert decoder.calls == 0
 
 
-async def test_the_latest_pictures_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_KNOWN", 2)
+async def test_the_latest_pictures_are_known() -> None:
     decoder = Decoder()
-    reader = reader_of(decoder)
+    reader = PictureReader(SIGHT, owned_file, decoder, max_known=2)
     blocks = [image_of(picture(colour=colour)) for colour in ("red", "green", "blue")]
     for block in (*blocks, blocks[2], blocks[1]):
         await read(reader, call(block), decodes=True)

@@ -7,7 +7,7 @@ kept: clients send a picture again with every turn, and a prefix may be evicted.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx  # noqa: TID253
@@ -15,6 +15,7 @@ import numpy as np
 
 from pensieve.engine.generation import Generation
 from pensieve.engine.model.kv_cache import RaggedKV
+from pensieve.engine.model.prompt_in_prefill import PromptInPrefill
 from pensieve.engine.model.vision.positions import (
     MultiAxisRope,
     positions_between,
@@ -52,6 +53,8 @@ class Sight:
         self._rows: dict[str, mx.array] = {}  # by picture, the latest last
         self._looking: tuple[str, Iterator[mx.array]] | None = None
         self.looked = 0  # pictures that the tower has looked at
+        # Those of the batch: what they need is not released.
+        self.prompts: Collection[PromptInPrefill] = ()
 
     # Which rows are here
 
@@ -115,9 +118,19 @@ class Sight:
         return sum(rows.nbytes for rows in self._rows.values())
 
     def release(self) -> None:
-        """Free the tower, the rows and what MLX keeps: memory is short, or nothing is asked."""
-        self._tower, self._looking = None, None
-        self._rows.clear()
+        """Free what no prompt in progress needs, and what MLX keeps: memory is short, or idle.
+
+        Memory may stay short: a tower that was freed then would begin again every second.
+        """
+        needed = {
+            picture.id
+            for prompt in self.prompts
+            for picture in prompt.generation.pictures
+            if picture.tokens.stop > prompt.done
+        }
+        self._rows = {name: rows for name, rows in self._rows.items() if name in needed}
+        if not needed:
+            self._tower, self._looking = None, None
         mx.clear_cache()
 
     def begin_again(self) -> None:
